@@ -1,0 +1,1 @@
+"""Manifests, synthetic speech and talking heads, augmentation, datasets and samplers."""

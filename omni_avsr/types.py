@@ -203,6 +203,7 @@ class Segment:
     avg_logprob: float = 0.0
     words: tuple[Word, ...] | None = None
     speaker: str | None = None
+    no_speech_prob: float = 0.0  # share of the segment in which no voice was heard; 0 where nothing was listened to
     av: dict[str, Any] = field(default_factory=dict)  # task, audio_rate, video_rate, face_share, audio_tokens, video_tokens
 
 

@@ -1,0 +1,1 @@
+"""Error rates over tasks, rates and noise, and the report that shows them."""

@@ -1,0 +1,1 @@
+"""A file or arrays in; segments, words and subtitles out."""

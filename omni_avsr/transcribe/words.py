@@ -1,0 +1,105 @@
+"""The clock of words: the most likely CTC path that spells a known text (forced alignment).
+
+Graves et al. 2006, section 4.1, with the maximum in place of the sum. The text comes from the LLM; the CTC head
+only says when each of its units is heard or seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from omni_avsr.types import Word
+
+STAY, STEP, SKIP = 0, 1, 2  # how a path entered a state: from itself, from the one before, over a blank
+
+
+@dataclass(frozen=True)
+class Span:
+    """The frames in which one unit is emitted, and how sure the head was of it there."""
+
+    start: int
+    end: int  # exclusive
+    probability: float
+
+
+def align(log_probs: np.ndarray, units: Sequence[int], blank: int = 0) -> list[Span] | None:
+    """The frames of each unit on the best path.
+
+    Args:
+        log_probs: (T, V) float, natural log-probabilities of the CTC head.
+        units: L unit ids to be spelled, without blanks.
+        blank: id of the blank.
+
+    Returns:
+        L spans in order; None where T frames cannot spell L units (a repeated unit needs a blank between).
+    """
+    if not units:
+        return []
+    states = np.full(2 * len(units) + 1, blank)  # blank, u1, blank, u2, …, blank
+    states[1::2] = units
+    path = _best_path(np.asarray(log_probs, np.float64)[:, states], _skippable(states, blank))
+    if path is None:
+        return None
+    spans = []
+    for state in range(1, len(states), 2):
+        frames = np.flatnonzero(path == state)
+        certainty = np.exp(log_probs[frames, states[state]].max())
+        spans.append(Span(int(frames[0]), int(frames[-1]) + 1, float(certainty)))
+    return spans
+
+
+def _skippable(states: np.ndarray, blank: int) -> np.ndarray:
+    # (S,) bool: a unit may follow another one directly unless they are equal
+    allowed = np.zeros(len(states), bool)
+    allowed[2:] = (states[2:] != blank) & (states[2:] != states[:-2])
+    return allowed
+
+
+def _best_path(emission: np.ndarray, skippable: np.ndarray) -> np.ndarray | None:
+    """(T,) state per frame of the best path through `emission` (T, S); None if the frames are too few."""
+    frames, n_states = emission.shape
+    if frames == 0:
+        return None
+    score = np.full(n_states, -np.inf)
+    score[:2] = emission[0, :2]
+    entered = np.zeros((frames, n_states), np.int8)
+    reach = np.full((3, n_states), -np.inf)
+    for t in range(1, frames):
+        reach[STAY] = score
+        reach[STEP, 1:] = score[:-1]
+        reach[SKIP, 2:] = np.where(skippable[2:], score[:-2], -np.inf)
+        entered[t] = reach.argmax(0)
+        score = reach.max(0) + emission[t]
+    state = n_states - 1 if score[-1] >= score[-2] else n_states - 2
+    if not np.isfinite(score[state]):
+        return None
+    path = np.empty(frames, np.int64)
+    for t in range(frames - 1, -1, -1):
+        path[t] = state
+        state -= int(entered[t, state])
+    return path
+
+
+def words(spans: Sequence[Span], labels: Sequence[int], texts: Sequence[str], frame: float, start: float) -> list[Word]:
+    """Spans of units as words with times.
+
+    Args:
+        spans: one per unit.
+        labels: for each unit, the index of its word in `texts`; -1 for a unit of no word (a space).
+        texts: the words.
+        frame: seconds per frame.
+        start: seconds of frame 0.
+
+    Returns:
+        One `Word` per text that has a unit; `word` begins with a space, as whisper's words do.
+    """
+    out = []
+    for index, text in enumerate(texts):
+        own = [span for span, label in zip(spans, labels, strict=True) if label == index]
+        if own:
+            certainty = float(np.mean([span.probability for span in own]))
+            out.append(Word(start + own[0].start * frame, start + own[-1].end * frame, f" {text}", certainty))
+    return out

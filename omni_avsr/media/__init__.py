@@ -1,0 +1,1 @@
+"""From files to tensors: reader, face, mouth, speech, features. This room knows no model."""

@@ -1,0 +1,112 @@
+"""A light CTC head on each encoder's states: an auxiliary loss in training, the clock of word times after it.
+
+One linear layer per modality; class 0 is the blank, class u + 1 the unit u (Graves et al., 2006).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from omni_avsr.config import CtcConfig
+from omni_avsr.errors import ConfigError
+from omni_avsr.model.llm import Tokenizer
+from omni_avsr.types import Encoded
+
+BLANK = 0
+
+
+@dataclass(frozen=True)
+class Units:
+    """What a CTC head spells."""
+
+    count: int  # without the blank
+    encode: Callable[[str], list[int]]  # text -> units, 0 .. count - 1
+    decode: Callable[[Sequence[int]], str]
+
+
+def _characters(tokenizer: Tokenizer, alphabet: str) -> Units:
+    index = {character: i for i, character in enumerate(alphabet)}
+    return Units(
+        len(alphabet),
+        lambda text: [index[c] for c in text if c in index],
+        lambda units: "".join(alphabet[u] for u in units),
+    )
+
+
+def _tokens(tokenizer: Tokenizer, alphabet: str) -> Units:
+    return Units(len(tokenizer), tokenizer.encode, tokenizer.decode)
+
+
+UNITS: dict[str, Callable[[Tokenizer, str], Units]] = {
+    "char": _characters,
+    "token": _tokens,
+}
+
+
+class CtcHeads(nn.ModuleDict):
+    """One linear CTC head per modality; empty where `config.units` is 'none'.
+
+    Args:
+        config: which units, and the factor of the loss.
+        dims: modality -> encoder width D.
+        tokenizer: spells 'token' units.
+        alphabet: spells 'char' units; characters not in it are left out of the target.
+
+    Raises:
+        ConfigError: 'char' units without an alphabet.
+    """
+
+    def __init__(self, config: CtcConfig, dims: Mapping[str, int], tokenizer: Tokenizer, alphabet: str = "") -> None:
+        if config.units == "char" and not alphabet:
+            raise ConfigError("ctc.units = 'char' needs the alphabet of the training text; build the model with texts")
+        units = UNITS[config.units](tokenizer, alphabet) if config.units in UNITS else None
+        super().__init__({m: nn.Linear(dim, units.count + 1) for m, dim in dims.items()} if units else {})
+        self.units = units
+        self.loss_weight = config.weight
+
+    def log_probs(self, encoded: Encoded, modality: str) -> Tensor:
+        """(B, N, D) -> (B, N, units + 1) float32 log-probabilities per encoder frame; class 0 is the blank."""
+        return F.log_softmax(self[modality](encoded.states).float(), -1)
+
+    def targets(self, text: str) -> list[int]:
+        """The classes of `text`, blanks left out."""
+        assert self.units is not None
+        return [unit + 1 for unit in self.units.encode(text)]
+
+    def text(self, encoded: Encoded, modality: str) -> list[str]:
+        """The best path of each row, repeats and blanks removed."""
+        assert self.units is not None
+        best = self.log_probs(encoded, modality).argmax(-1)
+        rows = (row[:length].tolist() for row, length in zip(best, encoded.lengths.tolist(), strict=True))
+        return [self.units.decode([c - 1 for c, _ in groupby(row) if c != BLANK]) for row in rows]
+
+    def loss(self, encoded: Mapping[str, Encoded], texts: Sequence[str]) -> Tensor | None:
+        """Weighted sum over modalities of the mean over rows of the CTC loss per target unit; None without heads.
+
+        A row without the stream, or with an empty target, is left out; a row whose text does not fit into its
+        frames counts as zero.
+        """
+        targets = [self.targets(text) for text in texts] if self else []
+        terms = [self._loss(encoded[m], m, targets) for m in self if m in encoded]
+        terms = [term for term in terms if term is not None]
+        return self.loss_weight * torch.stack(terms).sum() if terms else None
+
+    def _loss(self, encoded: Encoded, modality: str, targets: Sequence[list[int]]) -> Tensor | None:
+        rows = [i for i, length in enumerate(encoded.lengths.tolist()) if length and targets[i]]
+        if not rows:
+            return None
+        log_probs = self.log_probs(Encoded(encoded.states[rows], encoded.lengths[rows]), modality)
+        return F.ctc_loss(
+            log_probs.transpose(0, 1),  # (B, N, C) -> (N, B, C)
+            torch.tensor([unit for i in rows for unit in targets[i]], device=log_probs.device),
+            encoded.lengths[rows],
+            torch.tensor([len(targets[i]) for i in rows], device=log_probs.device),
+            blank=BLANK,
+            zero_infinity=True,
+        )

@@ -11,7 +11,8 @@
     ├── DataError                a manifest or one of its rows is wrong
     ├── CheckpointError          a model folder or a foreign checkpoint does not fit
     ├── AssetError               a model file (face networks, hub weights) is missing and may not be fetched
-    └── MissingExtraError        an optional dependency is not installed
+    ├── MissingExtraError        an optional dependency is not installed
+    └── TrainingInterrupted      Ctrl-C or SIGTERM; the run was saved (exit code 130)
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from collections.abc import Iterable
 
 
 class OmniAVSRError(Exception):
-    """Base of all errors raised on purpose; the CLI prints its message and exits 1."""
+    """Base of all errors raised on purpose; the CLI prints its message and exits with `exit_code`."""
+
+    exit_code = 1
 
 
 class InputError(OmniAVSRError):
@@ -74,6 +77,12 @@ class MissingExtraError(OmniAVSRError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"'{package}' is not installed. Install it with: pip install 'omni-avsr[{extra}]'")
+
+
+class TrainingInterrupted(OmniAVSRError):
+    """Training was asked to stop and has saved itself; the message says how to go on."""
+
+    exit_code = 130  # what a shell reports for a command ended by Ctrl-C
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,0 +1,1 @@
+"""Training: a recipe and manifests in, a model folder out."""

@@ -93,8 +93,8 @@ class CtcHeads(nn.ModuleDict):
         frames counts as zero.
         """
         targets = [self.targets(text) for text in texts] if self else []
-        terms = [self._loss(encoded[m], m, targets) for m in self if m in encoded]
-        terms = [term for term in terms if term is not None]
+        losses = (self._loss(encoded[m], m, targets) for m in self if m in encoded)
+        terms = [loss for loss in losses if loss is not None]
         return self.loss_weight * torch.stack(terms).sum() if terms else None
 
     def _loss(self, encoded: Encoded, modality: str, targets: Sequence[list[int]]) -> Tensor | None:

@@ -11,6 +11,7 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from transformers import DynamicCache
 
 from omni_avsr.errors import ConfigError, InputError, NoAudioError, NoVideoError
 from omni_avsr.model.omni import OmniAVSR, Rates
-from omni_avsr.tasks import TASKS
+from omni_avsr.tasks import TASKS, Modality
 from omni_avsr.types import FPS, Batch, Hypothesis
 
 AUDIO_FPS = 50  # encoder frames per second of sound
@@ -99,7 +100,7 @@ def _prefixes(
     model: OmniAVSR, batch: Batch, tasks: Sequence[str], rates: Sequence[Rates]
 ) -> tuple[list[int], list[Tensor]]:
     """Rows sorted by task and rates, and what the LLM reads before it answers each."""
-    groups: dict[tuple[str, tuple[tuple[str, int], ...]], list[int]] = {}
+    groups: dict[tuple[str, tuple[tuple[Modality, int], ...]], list[int]] = {}
     for row, task in enumerate(tasks):
         needed = tuple((m, rates[row][m]) for m in TASKS[task].modalities)
         groups.setdefault((task, needed), []).append(row)
@@ -181,7 +182,7 @@ class _Search:
             raise ConfigError(
                 f"beam_size = {options.beam_size}: at most {len(self.tokenizer) // 2} with this vocabulary"
             )
-        self.device = self.llm.get_input_embeddings().weight.device
+        self.device = model.device
         # transformers 5.24 renamed the argument
         known = inspect.signature(self.llm.base_model.forward).parameters
         self.cache_argument = "cache" if "cache" in known else "past_key_values"
@@ -208,7 +209,7 @@ class _Search:
             same = len(kept) == len(live) and width == self.options.beam_size
             live, width = kept, self.options.beam_size
             if live:
-                _reorder(cache, parents, start=longest if same else 0)
+                _reorder(cache, parents, cache.get_seq_length() - longest if same else None)
                 embeddings = self.llm.get_input_embeddings()(torch.tensor(tokens, device=self.device)[:, None])
         return [self._hypothesis(row) for row in rows]
 
@@ -251,14 +252,19 @@ class _Search:
         )
 
 
-def _reorder(cache: DynamicCache, parents: Sequence[int], start: int) -> None:
-    """Gives each beam the keys and values of its parent, from position `start` on: the prompt's are equal anyway."""
-    if start and list(parents) == list(range(len(parents))):
-        return
-    for layer in cache.layers:
-        index = torch.tensor(parents, device=layer.keys.device)
-        if start:
-            layer.keys[:, :, start:] = layer.keys[index, :, start:]
-            layer.values[:, :, start:] = layer.values[index, :, start:]
-        else:
-            layer.keys, layer.values = layer.keys[index], layer.values[index]
+def _reorder(cache: DynamicCache, parents: Sequence[int], new: int | None) -> None:
+    """Gives each beam the keys and values of its parent.
+
+    Args:
+        cache: of every row and beam.
+        parents: beam after the step -> beam before it.
+        new: positions since the prompt, where no row has left: the prompt's are equal for all beams of a row and stay.
+            None = all positions.
+    """
+    if new is None:
+        cache.reorder_cache(torch.LongTensor(parents))
+    elif list(parents) != list(range(len(parents))):
+        layers: Sequence[Any] = cache.layers
+        for layer in layers:
+            for states in (layer.keys, layer.values):  # (rows * beams, heads, L, width)
+                states[:, :, -new:] = states[parents, :, -new:]

@@ -103,10 +103,12 @@ class Tokenizer:
             backend = AutoTokenizer.from_pretrained(str(source), local_files_only=offline, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise AssetError(f"no tokenizer in '{source}': {_first_line(error)}") from None
+        if not isinstance(backend, PreTrainedTokenizerFast):
+            raise AssetError(f"the tokenizer in '{source}' has no tokenizer.json; save it as a fast tokenizer")
         return cls(backend, family)
 
     def _id(self, token: str) -> int:
-        return int(self._backend.convert_tokens_to_ids(token))
+        return int(self._backend.get_vocab()[token])
 
     def _first(self, names: Sequence[str], family: str) -> int:
         vocabulary = self._backend.get_vocab()

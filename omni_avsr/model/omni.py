@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ from omni_avsr.config import ModelConfig, Part
 from omni_avsr.errors import ConfigError, InputError, RateError, nearest
 from omni_avsr.model.compress import COMPRESSORS
 from omni_avsr.model.ctc import CtcHeads
+from omni_avsr.model.encoder import Encoder
 from omni_avsr.model.encoders import build_encoder
 from omni_avsr.model.llm import LLM_FAMILIES, Tokenizer, build_llm, build_tokenizer
 from omni_avsr.model.lora import attach
@@ -81,13 +83,18 @@ class OmniAVSR(nn.Module):
         self.adapters = attach(self.llm, config.lora, config.tasks, LLM_FAMILIES[config.llm.family].lora_targets)
         for modality in config.modalities:
             self.add_module(f"{modality}_encoder", build_encoder(modality, config))
-        dims = {modality: self.encoder(modality).dim for modality in config.modalities}
+        dims: dict[str, int] = {modality: self.encoder(modality).dim for modality in config.modalities}
         self.projector = build_projector(config, dims, self.llm.config.hidden_size)
         self.ctc = CtcHeads(config.ctc, dims, tokenizer, ctc_alphabet)
 
-    def encoder(self, modality: str) -> nn.Module:
+    def encoder(self, modality: str) -> Encoder:
         """The encoder of `modality`."""
-        return self.get_submodule(f"{modality}_encoder")
+        return cast(Encoder, self.get_submodule(f"{modality}_encoder"))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.parameters()).device
 
     # ---- perceive ----------------------------------------------------------------------------
 
@@ -277,8 +284,7 @@ class OmniAVSR(nn.Module):
 
     def _embed(self, ids: Sequence[int]) -> Tensor:
         """(L,) ids -> (L, H)."""
-        table = self.llm.get_input_embeddings()
-        return table(torch.tensor(ids, dtype=torch.long, device=table.weight.device))
+        return self.llm.get_input_embeddings()(torch.tensor(ids, dtype=torch.long, device=self.device))
 
     def _lengths(self, batch: Batch, modality: str) -> Tensor:
         lengths = batch.lengths(modality)

@@ -1,0 +1,96 @@
+"""Shared by all rooms: tiny models and features made in place, and no network."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from omni_avsr.config import ModelConfig
+from omni_avsr.types import Features
+
+TEXTS = ("bin blue at f two now", "place red by z nine soon", "set white with k four again")
+
+TINY: dict[str, object] = {
+    "audio_encoder": {
+        "dims": {"d_model": 24, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+    },
+    "video_encoder": {
+        "embed_dim": 24,
+        "layers": 1,
+        "heads": 2,
+        "ffn_dim": 32,
+        "resnet_widths": (4, 4, 4, 8),
+        "pos_conv": 8,
+        "pos_conv_groups": 4,
+        "lora_rank": 2,
+    },
+    "projector": {"hidden": 32},
+    "llm": {
+        "dims": {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+        },
+        "vocab_size": 300,
+    },
+    "lora": {"rank": 2, "scale": 0.5},
+    "preprocess": {"audio_window": 0.0},
+}
+"""A whole model of a few thousand parameters; every part is there."""
+
+
+def merged(base: dict[str, object], top: dict[str, object]) -> dict[str, object]:
+    """`base` with `top` laid over it, group by group."""
+    out = dict(base)
+    for key, value in top.items():
+        below = out.get(key)
+        out[key] = merged(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
+    return out
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sockets reach this machine only."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        host = address[0] if isinstance(address, tuple) else ""
+        if self.family != socket.AF_UNIX and host not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"a test tried to reach {address}; tests are offline")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    yield
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Random weights and inputs are the same in every run and every order."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Callable[..., ModelConfig]:
+    """`tiny_config(lora={"strategy": "S"})`: the tiny model's configuration with some knobs changed."""
+    return lambda **changes: ModelConfig.model_validate(merged(TINY, changes))
+
+
+@pytest.fixture(scope="session")
+def make_features() -> Callable[..., Features]:
+    """`make_features(frames=20)`: noise of 20 video frames and the sound that goes with it."""
+
+    def make(frames: int = 20, audio: bool = True, video: bool = True, seed: int = 0, name: str = "clip") -> Features:
+        noise = torch.Generator().manual_seed(seed)
+        return Features(
+            mel=torch.randn(80, 4 * frames, generator=noise) if audio else None,
+            audio_frames=2 * frames if audio else 0,
+            video=torch.randn(frames, 88, 88, generator=noise) if video else None,
+            id=name,
+        )
+
+    return make

@@ -133,7 +133,8 @@ def _parse(line: str, folder: Path, where: str) -> Row:
     missing = [key for key in REQUIRED if key not in tree]
     if missing:
         raise DataError(f"{where}: missing key {', '.join(map(repr, missing))}; a row needs {', '.join(REQUIRED)}")
-    texts = {key: _typed(tree, key, str, where) for key in (*REQUIRED, "speaker", "mouths") if tree.get(key) is not None}
+    named = [key for key in (*REQUIRED, "speaker", "mouths") if tree.get(key) is not None]
+    texts = {key: _typed(tree, key, str, where) for key in named}
     empty = [key for key in ("id", "media", "split") if not texts.get(key)]
     if empty or "text" not in texts:
         raise DataError(f"{where}: '{(empty or ['text'])[0]}' is empty; expected a string")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -106,7 +106,7 @@ def read_store(path: Path, video: bool = True, audio: bool = True) -> Stored:
                 for frame in packet.decode():
                     if isinstance(frame, av.VideoFrame):
                         pictures.append(_luma(frame))
-                    else:
+                    elif isinstance(frame, av.AudioFrame):
                         sounds.append(frame.to_ndarray().reshape(-1))
     except (av.FFmpegError, OSError) as error:
         raise DataError(f"mouth file '{path}' cannot be read ({error}); delete it and run prepare again") from None
@@ -138,9 +138,9 @@ def _check(crops: np.ndarray | None, audio: np.ndarray | None) -> None:
     if crops is None and audio is None:
         raise DataError("a mouth file needs crops or audio; got neither")
     if crops is not None and (crops.shape[1:] != (MOUTH_SIZE, MOUTH_SIZE) or crops.dtype != np.uint8 or not len(crops)):
-        raise DataError(f"crops are {crops.shape} {crops.dtype}; expected (T, {MOUTH_SIZE}, {MOUTH_SIZE}) uint8, T >= 1")
+        raise DataError(f"crops are {crops.shape} {crops.dtype}; expected (T, {MOUTH_SIZE}, {MOUTH_SIZE}) uint8, T > 0")
     if audio is not None and (audio.ndim != 1 or not len(audio) or audio.dtype not in (np.float32, np.int16)):
-        raise DataError(f"audio is {audio.shape} {audio.dtype}; expected (S,) float32 or int16, S >= 1")
+        raise DataError(f"audio is {audio.shape} {audio.dtype}; expected (S,) float32 or int16, S > 0")
 
 
 def to_int16(audio: np.ndarray) -> np.ndarray:
@@ -160,7 +160,7 @@ def _mux(
 ) -> None:
     video = sound = None
     if crops is not None:
-        video = container.add_stream(codec.encoder, rate=FPS, options=dict(codec.options))
+        video = cast(av.VideoStream, container.add_stream(codec.encoder, rate=FPS, options=dict(codec.options)))
         video.width = video.height = MOUTH_SIZE
         video.pix_fmt = "gray"
         video.codec_context.thread_count = 1
@@ -168,11 +168,12 @@ def _mux(
     if audio is not None:
         sound = container.add_stream("flac", rate=SAMPLE_RATE)
         sound.layout = "mono"
-    for stream, frames in ((video, _pictures(crops)), (sound, _sounds(audio))):
-        if stream is not None:
-            for frame in frames:
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+    if video is not None:
+        for picture in (*_pictures(crops), None):  # None: what the encoder holds back
+            container.mux(video.encode(picture))
+    if sound is not None:
+        for samples in (*_sounds(audio), None):
+            container.mux(sound.encode(samples))
 
 
 def _pictures(crops: np.ndarray | None) -> Iterator[av.VideoFrame]:
@@ -193,7 +194,7 @@ def _sounds(audio: np.ndarray | None) -> Iterator[av.AudioFrame]:
 def _luma(frame: av.VideoFrame) -> np.ndarray:
     """(96, 96) uint8: the first plane as it is; a conversion to grey would cost three times the decoding."""
     plane = frame.planes[0]
-    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width].copy()
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width].copy()
 
 
 def _kept(container: av.container.InputContainer, path: Path) -> dict[str, Any]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from omni_avsr.config import ModelConfig
-from omni_avsr.types import Features
+from omni_avsr.types import Batch, Features
+
+if TYPE_CHECKING:  # the model room imports transformers, for which tests of other rooms should not wait
+    from omni_avsr.model.llm import Tokenizer
+    from omni_avsr.model.omni import OmniAVSR
 
 TEXTS = ("bin blue at f two now", "place red by z nine soon", "set white with k four again")
 
@@ -54,7 +59,7 @@ def merged(base: dict[str, object], top: dict[str, object]) -> dict[str, object]
 
 
 @pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sockets reach this machine only."""
     connect = socket.socket.connect
 
@@ -65,7 +70,6 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
-    yield
 
 
 @pytest.fixture(autouse=True)
@@ -94,3 +98,34 @@ def make_features() -> Callable[..., Features]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """A tokenizer of the Llama family that knows the words of TEXTS."""
+    from omni_avsr.model.llm import train_tokenizer
+
+    return train_tokenizer(TEXTS, 300)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_config: Callable[..., ModelConfig]) -> Callable[..., OmniAVSR]:
+    """`tiny_model(lora={"strategy": "S"})`: a fresh tiny model in eval mode whose adapters are not the identity."""
+    from omni_avsr.model.omni import build_model
+
+    def build(**changes: object) -> OmniAVSR:
+        model = build_model(tiny_config(**changes), TEXTS)
+        for layer in model.adapters.layers.values():
+            for factor in layer.lora_B.values():
+                torch.nn.init.normal_(factor)
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture
+def batch(make_features: Callable[..., Features]) -> Batch:
+    """Three clips of different lengths with the three texts."""
+    from omni_avsr.model.batch import collate
+
+    return collate([make_features(frames, seed=frames) for frames in (20, 13, 31)], TEXTS)

@@ -165,8 +165,8 @@ class Adapters:
 
     def merge(self, task: str) -> None:
         """Folds the adapters of `task` into the weights: it then costs nothing, and no other task can be asked for."""
-        self._route([task])
         self.unmerge()
+        self._route([task])
         for layer in self.layers.values():
             layer.merge(self.strategy.active(task))
         self.merged = task

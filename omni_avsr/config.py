@@ -377,7 +377,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML: {error}") from None
 
 
-def _with_base(path: Path, base: str | None) -> dict[str, Any]:
+def _with_base(path: Path, base: str | None, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path in above:
+        raise ConfigError(f"{path} and {above[-1]} extend each other; one of them must stand alone")
     tree = _read_toml(path)
     named = tree.pop("extends", None)
     base = base or named
@@ -386,7 +388,7 @@ def _with_base(path: Path, base: str | None) -> dict[str, Any]:
     for folder in (path.parent, _recipe_dir()):
         for candidate in (folder / "bases" / f"{base}.toml", folder / f"{base}.toml"):
             if candidate.is_file() and candidate != path:
-                return _merge(_with_base(candidate, None), tree)
+                return _merge(_with_base(candidate, None, (*above, path)), tree)
     raise ConfigError(f"{path}: no base '{base}' beside it; write extends = \"full\" or the name of a file there")
 
 

@@ -43,7 +43,7 @@ class Corpus:
         self.train = SpeechDataset(data.train, "train", recipe.model, data.augment, seed)
         self.dev = SpeechDataset(data.dev, "dev", recipe.model, None, seed) if data.dev else None
         if self.dev is not None and not len(self.dev):
-            raise DataError(f"data.dev = {list(data.dev)}: no row has the split 'dev'; mark some, or leave data.dev out")
+            raise DataError(f"data.dev = {list(data.dev)}: no row has the split 'dev'; mark some, or empty the list")
         self._sampler = FrameBudgetSampler(self.train.frames, data.frames_per_batch, seed, rank, world_size)
 
     def epoch_batches(self, epoch: int) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""What the dev split says of the weights: the loss of each task at each rate, and its word error rate by greedy search."""
+"""What the dev split says of the weights: loss per task and rate, and word error rate by greedy search."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _losses(model: OmniAVSR, batch: Batch) -> Iterator[tuple[str, Rates, float]]
     seen = set()
     for rates in all_rates(model.config):
         for task, loss in model(batch, rates).tasks.items():
-            own = {m: rates[m] for m in TASKS[task].modalities}
+            own: Rates = {m: rates[m] for m in TASKS[task].modalities}
             if (key := (task, *own.values())) not in seen:
                 seen.add(key)
                 yield task, own, loss.item()

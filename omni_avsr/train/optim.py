@@ -23,7 +23,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
-        raise ConfigError(f"train.parts = {list(config.parts)}: this model has no such weights, nothing would be trained")
+        raise ConfigError(f"train.parts = {list(config.parts)}: the model has none of them; nothing would be trained")
     decayed = [p for p in trained if p.ndim >= 2]
     plain = [p for p in trained if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -36,7 +36,7 @@ def lr_factor(step: int, total: int, warmup: float) -> float:
     Rises linearly over the first `warmup` share of the steps, then follows half a cosine that would reach zero at
     step `total`. A function of the step alone: there is no scheduler state to save.
     """
-    rising = round(warmup * total)
+    rising = int(warmup * total)
     if step < rising:
         return (step + 1) / rising
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))

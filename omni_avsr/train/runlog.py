@@ -92,6 +92,8 @@ def draw_curves(rows: Sequence[Row], path: Path) -> None:
             marker = "o" if len(points) < 30 else ""
             axes.plot(*zip(*points, strict=True), label=name.removeprefix(prefix) or name, marker=marker, markersize=3)
         axes.set(title=title, xlabel="step", yscale=scale)
+        for ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter)[: 1 + (scale == "log")]:
+            ticks("{x:g}")  # 0.5, not 5 x 10^-1
         axes.grid(visible=True, alpha=0.3)
         if prefix.endswith("/"):
             axes.legend(fontsize="small")

@@ -101,11 +101,12 @@ def rng_state() -> dict[str, Any]:
     """The global generators of python, numpy and torch (every GPU too), as plain JSON values."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     version, words, gauss = random.getstate()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
         "python": [version, list(words), gauss],
         "numpy": [kind, np.asarray(keys).tolist(), *rest],
         "torch": torch.get_rng_state().numpy().tobytes().hex(),
-        "cuda": [s.numpy().tobytes().hex() for s in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
+        "cuda": [s.numpy().tobytes().hex() for s in cuda],
     }
 
 
@@ -194,5 +195,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        raise CheckpointError(f"{path} could not be written: {error}") from error
+        whole = sorted(p.name for p in path.parent.glob("step-*.safetensors"))
+        kept = f"the last whole one is {whole[-1]}" if whole else "there is none before it"
+        raise CheckpointError(f"{path} could not be written: {error}; {kept}. Make room, then --resume") from error
     return path

@@ -161,3 +161,10 @@ def _write(path: Path, data: bytes) -> None:
     except OSError:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+if __name__ == "__main__":  # `make demo` and `make test` fetch them up front
+    try:
+        ensure_face_models()
+    except AssetError as missing:
+        sys.exit(str(missing))

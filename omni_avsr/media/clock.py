@@ -6,15 +6,16 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from typing import cast
 
 import av
 import cv2
 import numpy as np
 import soxr
+from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.sidedata.sidedata import Type as SideData
-from av.stream import Stream
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 
 from omni_avsr.types import FPS, SAMPLE_RATE
 
@@ -28,7 +29,12 @@ DOWNMIX = {"FC": 2**0.5, "LFE": 0.0, "LFE2": 0.0} | dict.fromkeys(("BL", "BR", "
 TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
-def decoded(container: InputContainer, streams: Sequence[Stream], name: str) -> Iterator[Frame]:
+def timestamp(frame: Frame) -> Fraction | None:
+    """Seconds on the container's own clock; None where the file does not say."""
+    return None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
+
+
+def decoded(container: InputContainer, streams: Sequence[AudioStream | VideoStream], name: str) -> Iterator[Frame]:
     """Decoded frames of `streams` in file order; damage is skipped and logged once, never raised."""
     packets = container.demux(*streams)
     broken, failure = 0, None
@@ -41,7 +47,7 @@ def decoded(container: InputContainer, streams: Sequence[Stream], name: str) -> 
         if packet is None:
             break
         try:
-            frames = packet.decode()
+            frames = cast(list[Frame], packet.decode())  # only sound and picture are asked for
         except av.FFmpegError as error:
             broken, failure = broken + 1, error
             continue
@@ -53,11 +59,11 @@ def decoded(container: InputContainer, streams: Sequence[Stream], name: str) -> 
         )
 
 
-def _held_back(streams: Sequence[Stream]) -> Iterator[Frame]:
+def _held_back(streams: Sequence[AudioStream | VideoStream]) -> Iterator[Frame]:
     """What decoders still hold when a file ends in an error."""
     for stream in streams:
         try:
-            frames = stream.codec_context.decode(None)
+            frames: list[Frame] = [*stream.codec_context.decode(None)]
         except av.FFmpegError:
             continue  # already drained
         yield from frames
@@ -110,7 +116,7 @@ class AudioClock:
         self._out = 0  # number of the next output sample
         self._resample: Callable[[np.ndarray, bool], np.ndarray] = lambda samples, last: samples
 
-    def samples(self, frames: Iterator[Frame], wanted: int) -> Iterator[np.ndarray]:
+    def samples(self, frames: Iterator[av.AudioFrame], wanted: int) -> Iterator[np.ndarray]:
         """Chunks (n,) float32 that join without gaps, from output sample `wanted` on."""
         started = False
         for chunk in self._resampled(frames):
@@ -123,7 +129,7 @@ class AudioClock:
             if len(chunk) > skip:
                 yield bounded(chunk[skip:])
 
-    def _resampled(self, frames: Iterator[Frame]) -> Iterator[np.ndarray]:
+    def _resampled(self, frames: Iterator[av.AudioFrame]) -> Iterator[np.ndarray]:
         nothing = np.zeros(0, np.float32)
         for frame in frames:
             if not self._rate:
@@ -156,10 +162,10 @@ class AudioClock:
 
     def _number(self, frame: av.AudioFrame) -> int | None:
         """Number of the frame's first source sample by its timestamp; None where that cannot be true."""
-        if frame.pts is None:
+        stamp = timestamp(frame)
+        if stamp is None or not EARLIEST <= stamp - self._origin <= self._limit:
             return None
-        time = frame.pts * frame.time_base - self._origin
-        return round((time - self._anchor) * self._rate) if EARLIEST <= time <= self._limit else None
+        return round((stamp - self._origin - self._anchor) * self._rate)
 
     def _place(self, frame: av.AudioFrame) -> Iterator[np.ndarray]:
         """The frame resampled; before it silence where its timestamp leaves a gap, less what it repeats."""
@@ -199,15 +205,15 @@ class VideoClock:
         self._period = 1 / Fraction(rate)
         self._painter = Painter(aspect)
 
-    def grid(self, frames: Iterator[Frame], first: int) -> Iterator[tuple[int, np.ndarray]]:
+    def grid(self, frames: Iterator[av.VideoFrame], first: int) -> Iterator[tuple[int, np.ndarray]]:
         """(k, picture) for k = first, first + 1, … to the end; a picture shown twice is the same array."""
         held: av.VideoFrame | None = None
         shown, number = Fraction(0), first
         for frame in frames:
             time = self._time(frame, shown + self._period if held else Fraction(0))
-            if held is not None and time <= shown:
-                continue  # timestamps may only grow
             if held is not None:
+                if time <= shown:
+                    continue  # timestamps may only grow
                 middle = (shown + time) / 2
                 if Fraction(number, FPS) <= middle:
                     picture = self._painter.rgb(held)
@@ -223,13 +229,12 @@ class VideoClock:
                 yield from ((k, picture) for k in range(number, last))
 
     def _time(self, frame: av.VideoFrame, expected: Fraction) -> Fraction:
-        if frame.pts is None:
-            return expected
-        time = frame.pts * frame.time_base - self._origin
-        return time if EARLIEST <= time <= self._limit else expected
+        stamp = timestamp(frame)
+        true = stamp is not None and EARLIEST <= stamp - self._origin <= self._limit
+        return stamp - self._origin if stamp is not None and true else expected
 
     def _end(self, frame: av.VideoFrame, time: Fraction) -> Fraction:
-        lasts = frame.duration * frame.time_base if frame.duration else self._period
+        lasts = frame.duration * frame.time_base if frame.duration and frame.time_base else self._period
         return min(time + lasts, max(time + self._period, self._limit))
 
 
@@ -256,7 +261,7 @@ class Painter:
             self.describe(frame)
         assert self._size is not None
         width, height = self._size
-        picture = self._reformatter.reformat(frame, width, height, "rgb24").to_ndarray()
+        picture: np.ndarray = self._reformatter.reformat(frame, width, height, "rgb24").to_ndarray()
         if self._mirror:
             picture = cv2.flip(picture, 1)
         return cv2.rotate(picture, TURNS[self._turn]) if self._turn else picture
@@ -267,10 +272,10 @@ def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
 
     From the display matrix, whose upper left 2 x 2 corner (16.16 fixed point, row vectors) phones write.
     """
-    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+    matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return 0, False
-    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].astype(float)
+    a, b, _, c, d = np.frombuffer(cast(bytes, matrix), np.int32)[:5].astype(float)
     mirror = a * d - b * c < 0
     if mirror:
         a, b = -a, -b

@@ -13,7 +13,8 @@ from itertools import chain, repeat
 import cv2
 import numpy as np
 
-from omni_avsr.media.face import MOUTH, STABLE, Detector, Face, face_policy, follow_one, load_detector
+from omni_avsr.media.face import face_policy, follow_one, load_detector
+from omni_avsr.media.landmarks import MOUTH, STABLE, Detector, Face
 from omni_avsr.media.warp import cut, patch
 from omni_avsr.types import MOUTH_SIZE, Mouths
 

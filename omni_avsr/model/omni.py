@@ -79,6 +79,7 @@ class OmniAVSR(nn.Module):
     def __init__(self, config: ModelConfig, tokenizer: Tokenizer, ctc_alphabet: str = "") -> None:
         super().__init__()
         self.config, self.tokenizer, self.ctc_alphabet = config, tokenizer, ctc_alphabet
+        self.references: dict[str, str] = {}  # part -> digest of what its source gave; kept by checkpoints
         self.llm = build_llm(config.llm, tokenizer)
         self.adapters = attach(self.llm, config.lora, config.tasks, LLM_FAMILIES[config.llm.family].lora_targets)
         for modality in config.modalities:

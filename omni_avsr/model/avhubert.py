@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -35,7 +36,18 @@ CHUNK = 64  # frames per pass through the ResNet where no gradient flows: bounds
 MIN_SIDE = 32  # pixels; the ResNet divides the picture by 32
 
 _PRETRAINING_ONLY = ("mask_emb", "label_embs_concat", "final_proj.", "feature_extractor_audio.")
-_ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {"prelu": nn.PReLU, "relu": lambda channels: nn.ReLU()}
+
+
+@dataclass(frozen=True)
+class _Activation:
+    make: Callable[[int], nn.Module]  # channels -> module
+    monotone: bool  # commutes with the maximum; a learned slope may turn negative
+
+
+_ACTIVATIONS = {
+    "prelu": _Activation(nn.PReLU, monotone=False),
+    "relu": _Activation(lambda channels: nn.ReLU(inplace=True), monotone=True),
+}
 
 
 # ---- ResNet ----------------------------------------------------------------------------------
@@ -79,10 +91,10 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(width_in, width, 3, stride, 1, bias=False)
         self.bn1 = BatchNorm(width)
-        self.relu1 = _ACTIVATIONS[relu](width)
+        self.relu1 = _ACTIVATIONS[relu].make(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = BatchNorm(width)
-        self.relu2 = _ACTIVATIONS[relu](width)
+        self.relu2 = _ACTIVATIONS[relu].make(width)
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or width_in != width:
             self.downsample = nn.Sequential(nn.Conv2d(width_in, width, 1, stride, bias=False), BatchNorm(width))
@@ -98,9 +110,10 @@ class ResNet(nn.Module):
 
     def __init__(self, widths: tuple[int, int, int, int], relu: str) -> None:
         super().__init__()
-        self.frontend3D = nn.Sequential(
-            StemConv(widths[0]), BatchNorm(widths[0]), _ACTIVATIONS[relu](widths[0]), nn.MaxPool2d(3, 2, 1)
-        )
+        tail = [_ACTIVATIONS[relu].make(widths[0]), nn.MaxPool2d(3, 2, 1)]
+        if _ACTIVATIONS[relu].monotone:
+            tail.reverse()  # the same values; after the pool there is four times less to do
+        self.frontend3D = nn.Sequential(StemConv(widths[0]), BatchNorm(widths[0]), *tail)
         stages: OrderedDict[str, nn.Module] = OrderedDict()
         width_in = widths[0]
         for index, width in enumerate(widths):

@@ -1,0 +1,48 @@
+"""The table of encoders, by `kind` in the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from omni_avsr.config import ModelConfig
+from omni_avsr.errors import ConfigError, nearest
+from omni_avsr.model.avhubert import build_avhubert
+from omni_avsr.model.encoder import Encoder
+from omni_avsr.model.whisper import build_whisper
+from omni_avsr.tasks import Modality
+
+__all__ = ["ENCODERS", "Encoder", "EncoderRow", "build_encoder"]
+
+
+@dataclass(frozen=True)
+class EncoderRow:
+    """An encoder to choose.
+
+    Attributes:
+        modality: the stream it perceives.
+        build: makes it, with pretrained weights where the configuration names a source.
+    """
+
+    modality: Modality
+    build: Callable[[ModelConfig], Encoder]
+
+
+ENCODERS: dict[str, EncoderRow] = {
+    "whisper": EncoderRow("audio", lambda c: build_whisper(c.audio_encoder, c.preprocess, c.compat.unmasked_padding)),
+    "avhubert": EncoderRow("video", lambda c: build_avhubert(c.video_encoder, c.compat.unmasked_padding)),
+}
+
+
+def build_encoder(modality: Modality, config: ModelConfig) -> Encoder:
+    """The encoder that `config` names for `modality`.
+
+    Raises:
+        ConfigError: no such encoder for this modality, or sizes that do not fit together.
+        AssetError: its pretrained weights cannot be read.
+    """
+    kind = {"audio": config.audio_encoder.kind, "video": config.video_encoder.kind}[modality]
+    known = [name for name, row in ENCODERS.items() if row.modality == modality]
+    if kind not in known:
+        raise ConfigError(f"{modality}_encoder.kind = '{kind}'; {nearest(kind, known)}")
+    return ENCODERS[kind].build(config)

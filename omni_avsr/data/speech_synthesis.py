@@ -131,7 +131,12 @@ def random_voice(rng: np.random.Generator, language: str = "en", *, names: Seque
 
 
 def synthesize(
-    text: str, voice: Voice | None = None, *, seed: int = 0, pronunciations: Mapping[str, str] | None = None
+    text: str,
+    voice: Voice | None = None,
+    *,
+    seed: int = 0,
+    pronunciations: Mapping[str, str] | None = None,
+    silence: tuple[float, float] = (0.0, 0.0),
 ) -> Utterance:
     """Speak `text` and say when each phoneme and word sounds; the same arguments give the same samples.
 
@@ -140,6 +145,7 @@ def synthesize(
         voice: who speaks; the default is plain espeak-ng en-us.
         seed: of the rhythm, the breath and the room.
         pronunciations: word -> espeak-ng phonemes, for words not read as spelled: {"a": "'eI"} reads the letter.
+        silence: seconds before and after the speech; the room's echo fades in the latter.
 
     Raises:
         InputError: no text, or nothing in it that can be spoken.
@@ -159,7 +165,8 @@ def synthesize(
         raise InputError(f"The voice '{voice.name}' finds nothing to speak in {text!r}; give words of its language.")
     # Played `warp` times faster, formants and pitch rise together; the speech was made as much slower, so time stays.
     audio = soxr.resample(sound, rate * voice.warp, SAMPLE_RATE)
-    phonemes, owners = _follow(events, starts, len(audio) / SAMPLE_RATE, voice.warp)
+    audio = np.pad(audio, [round(seconds * SAMPLE_RATE) for seconds in silence])
+    phonemes, owners = _follow(events, starts, len(audio) / SAMPLE_RATE, voice.warp, silence[0])
     audio = _colour(audio, voice, rng)
     return Utterance(text, audio, phonemes, _words(words, phonemes, owners))
 
@@ -187,7 +194,7 @@ _VOICELESS_STOPS = frozenset("ptkcqʈʔ")
 
 
 def _follow(
-    events: Sequence[espeak.Event], starts: Sequence[int], duration: float, warp: float
+    events: Sequence[espeak.Event], starts: Sequence[int], duration: float, warp: float, offset: float
 ) -> tuple[tuple[Phoneme, ...], list[int]]:
     """Phonemes with ends, on the clock of the resampled audio, and for each the index of its word."""
     heard: list[Phoneme] = []
@@ -197,12 +204,14 @@ def _follow(
         if event.phoneme is None:
             word = max(word, int(np.searchsorted(starts, event.position, "right")) - 1)
         elif not event.phoneme.startswith("("):  # '(en)' tells of a change of language, not of a sound
-            heard.append(Phoneme(min(event.time / warp, duration), duration, event.phoneme))
+            heard.append(Phoneme(min(event.time / warp + offset, duration), duration, event.phoneme))
             owners.append(word)
     for i, phoneme in enumerate(heard):
         if phoneme.name[:1] in _VOICELESS_STOPS:
-            floor = 0.0 if i == 0 else (heard[i - 1].start + phoneme.start) / 2
+            floor = offset if i == 0 else (heard[i - 1].start + phoneme.start) / 2
             heard[i] = replace(phoneme, start=max(floor, phoneme.start - _CLOSURE / warp))
+    if heard and heard[0].start > 0:
+        heard, owners = [Phoneme(0.0, heard[0].start, PAUSE), *heard], [owners[0], *owners]
     ends = [*(p.start for p in heard[1:]), duration]
     return tuple(replace(p, end=end) for p, end in zip(heard, ends, strict=True)), owners
 

@@ -34,6 +34,8 @@ HEADS: dict[int, int] = {768: 12, 1024: 16}
 """Width of the published models (base, large) -> attention heads, which no shape shows."""
 LORA_SCALE = 2.0  # fixed in the official code
 
+Shapes = dict[str, tuple[int, ...]]  # key -> shape
+
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.")
 _RESNET = "feature_extractor_video.resnet"
 
@@ -147,19 +149,24 @@ def _invisible(
 
 def _find(settings: Mapping[str, Any], name: str) -> Any:
     """A field of the pre-trained model's settings; a fine-tuned file keeps them one level deeper."""
-    model = settings.get("model") if isinstance(settings.get("model"), Mapping) else settings
-    inner = model.get("w2v_args") if isinstance(model.get("w2v_args"), Mapping) else {}
-    for place in (inner.get("model"), inner, model):
-        if isinstance(place, Mapping) and place.get(name) is not None:
+    model = _group(settings, "model") or settings
+    inner = _group(model, "w2v_args")
+    for place in (_group(inner, "model"), inner, model):
+        if place.get(name) is not None:
             return place[name]
     return None
 
 
-def expected_shapes(fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def _group(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = settings.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def expected_shapes(fields: Mapping[str, Any]) -> Shapes:
     """Every key of our video encoder -> shape, from fields of VideoEncoderConfig; LoRA where lora_rank > 0."""
     width, ffn, rank = fields["embed_dim"], fields["ffn_dim"], fields["lora_rank"]
     widths = fields["resnet_widths"]
-    out: dict[str, tuple[int, ...]] = {
+    out: Shapes = {
         f"{_RESNET}.frontend3D.0.weight": (widths[0], 1, 5, 7, 7),
         **_norm(f"{_RESNET}.frontend3D.1", widths[0], statistics=True),
         **_prelu(f"{_RESNET}.frontend3D.2", widths[0], fields),
@@ -188,8 +195,8 @@ def expected_shapes(fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return out
 
 
-def _block(name: str, come: int, channels: int, fields: Mapping[str, Any], down: bool) -> dict[str, tuple[int, ...]]:
-    out = {f"{name}.conv1.weight": (channels, come, 3, 3), f"{name}.conv2.weight": (channels, channels, 3, 3)}
+def _block(name: str, come: int, channels: int, fields: Mapping[str, Any], down: bool) -> Shapes:
+    out: Shapes = {f"{name}.conv1.weight": (channels, come, 3, 3), f"{name}.conv2.weight": (channels, channels, 3, 3)}
     for part in ("bn1", "bn2"):
         out |= _norm(f"{name}.{part}", channels, statistics=True)
     for part in ("relu1", "relu2"):
@@ -200,16 +207,16 @@ def _block(name: str, come: int, channels: int, fields: Mapping[str, Any], down:
     return out
 
 
-def _linear(name: str, come: int, go: int) -> dict[str, tuple[int, ...]]:
+def _linear(name: str, come: int, go: int) -> Shapes:
     return {f"{name}.weight": (go, come), f"{name}.bias": (go,)}
 
 
-def _norm(name: str, width: int, statistics: bool = False) -> dict[str, tuple[int, ...]]:
-    out: dict[str, tuple[int, ...]] = {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+def _norm(name: str, width: int, statistics: bool = False) -> Shapes:
+    out: Shapes = {f"{name}.weight": (width,), f"{name}.bias": (width,)}
     if statistics:
         out |= {f"{name}.running_mean": (width,), f"{name}.running_var": (width,), f"{name}.num_batches_tracked": ()}
     return out
 
 
-def _prelu(name: str, width: int, fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def _prelu(name: str, width: int, fields: Mapping[str, Any]) -> Shapes:
     return {f"{name}.weight": (width,)} if fields["relu"] == "prelu" else {}

@@ -181,7 +181,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Lazy]) -> None:
         file.write(head)
         for name in order:
             for chunk in _chunks(name, tensors[name]):
-                file.write(memoryview(chunk.view(torch.uint8).numpy()))
+                file.write(chunk.view(torch.uint8).numpy().data)
 
 
 def _chunks(name: str, tensor: Lazy) -> Iterator[Tensor]:

@@ -202,8 +202,8 @@ def _resolved(model: OmniAVSR, kept: Mapping[str, str]) -> ModelConfig:
 
 
 def _network_config(model: OmniAVSR, part: str) -> Any:
-    module = model.get_submodule(part)
-    return getattr(module, "config", None) or module.whisper.config
+    module: Any = model.get_submodule(part)
+    return module.config if part == "llm" else module.whisper.config
 
 
 def _dims(config: Any) -> dict[str, Any]:

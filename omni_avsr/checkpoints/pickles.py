@@ -21,9 +21,11 @@ from omni_avsr.errors import CheckpointError
 
 # Nothing of these is imported: a class of theirs becomes a `Shell` of the same name.
 _SHELLS = frozenset(
-    ("fairseq", "omegaconf", "argparse", "av_hubert", "avhubert", "hubert", "hubert_pretraining", "hubert_dataset")
-    + ("pytorch_lightning", "lightning", "lightning_fabric", "lightning_utilities", "torchmetrics")
-    + ("numpy", "_codecs", "pathlib", "typing", "enum", "datetime")
+    {
+        *("fairseq", "omegaconf", "argparse", "av_hubert", "avhubert", "hubert", "hubert_pretraining"),
+        *("pytorch_lightning", "lightning", "lightning_fabric", "lightning_utilities", "torchmetrics"),
+        *("numpy", "_codecs", "pathlib", "typing", "enum", "datetime"),
+    }
 )
 _BUILTINS = {t.__name__: t for t in (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)}
 
@@ -96,7 +98,7 @@ def _reconstruct(kind: type, base: Any = None, state: Any = None) -> Any:
 
 def _allowed() -> dict[tuple[str, str], Any]:
     """Module and name -> what the pickle gets instead; made anew for each file."""
-    utils = torch._utils  # type: ignore[attr-defined]
+    utils = torch._utils
     table: dict[tuple[str, str], Any] = {
         ("collections", "OrderedDict"): OrderedDict,
         ("collections", "defaultdict"): _wrapped(lambda *args: {}),

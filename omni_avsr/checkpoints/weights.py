@@ -151,5 +151,5 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
         sha.update(f"{name}{list(tensor.shape)}".encode())
         for chunk in tensor.reshape(-1).split(_CHUNK) if tensor.numel() else ():
             value = chunk.to("cpu", torch.float32 if chunk.is_floating_point() else torch.int64).contiguous()
-            sha.update(memoryview(value.view(torch.uint8).numpy()))
+            sha.update(value.view(torch.uint8).numpy().data)
     return sha.hexdigest()

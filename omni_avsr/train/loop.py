@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from omni_avsr.checkpoints.native import load_model, save_model
-from omni_avsr.config import Recipe
+from omni_avsr.checkpoints import native
+from omni_avsr.config import ModelConfig, Recipe
 from omni_avsr.errors import CheckpointError, ConfigError, MissingExtraError, OmniAVSRError, TrainingInterrupted
-from omni_avsr.model.omni import OmniAVSR, build_model
+from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.train import dev, state
 from omni_avsr.train.corpus import Corpus
 from omni_avsr.train.optim import average, build_optimizer, lr_factor, set_lr
@@ -246,7 +246,8 @@ class Trainer:
             state.restore_tensors(self.model, weights, self.folder / "best")
             origin = describe(self.recipe, self.corpus.digests())
             origin["selected"] = [{"step": s.step, self.knobs.select_by: s.score} for s in self.at.best]
-            save_model(self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False), target, origin=origin)
+            self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+            native.save_model(self.model, target, origin=origin)
             log.info("the model is in %s", target)
         self.accelerator.wait_for_everyone()
         return target
@@ -269,15 +270,23 @@ def initial_model(recipe: Recipe, texts: list[str]) -> OmniAVSR:
     """
     source = recipe.train.init
     if not source:
-        return build_model(recipe.model, texts).float()
-    start = load_model(source, dtype=torch.float32)
-    model = OmniAVSR(recipe.model, start.tokenizer, start.ctc_alphabet)
+        return native.build(recipe.model, texts).float()
+    start = native.load_model(source)
+    model = OmniAVSR(_unread(recipe.model), start.tokenizer, start.ctc_alphabet)
+    model.config = recipe.model
+    # parts that the folder only refers to may stay references of the new folder too
+    model.references = {part: digest for part, digest in start.references.items() if getattr(recipe.model, part).source}
     try:
         model.load_state_dict(start.state_dict(), strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"train.init = '{source}' does not fit the recipe's model: {reason}") from None
     return model.float()
+
+
+def _unread(config: ModelConfig) -> ModelConfig:
+    """`config` without the AV-HuBERT file, whose weights come from elsewhere."""
+    return config.model_copy(update={"video_encoder": config.video_encoder.model_copy(update={"source": ""})})
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:

@@ -53,7 +53,7 @@ class Lips:
     lower_outer: np.ndarray
 
     def landmarks(self, x: np.ndarray) -> np.ndarray:
-        """(4, 2) left corner, right corner, middle of the upper and of the lower inner edge, in units; `x` is (1, w)."""
+        """(4, 2) left corner, right corner, middle of the upper and lower inner edge, in units; `x` (1, w)."""
         middle = int(np.argmin(np.abs(x[0] - self.centre)))
         left, right = (int(np.argmin(np.abs(x[0] - self.centre - s * self.half))) for s in (-1, 1))
         return np.array(
@@ -79,7 +79,7 @@ def lips(x: np.ndarray, state: MouthState, face: Face) -> Lips:
     pressed = 1 - 0.35 * state.close
     bow = 1 - 0.22 * np.exp(-((s / 0.16) ** 2)) + 0.10 * np.exp(-(((np.abs(s) - 0.28) / 0.15) ** 2))
     upper = 0.105 * face.upper_lip * pressed * (1 + 0.30 * state.round - 0.12 * state.spread) * body * bow
-    lower = 0.145 * face.lower_lip * pressed * (1 + 0.25 * state.round - 0.10 * state.spread) * body
+    lower = 0.145 * face.lower_lip * pressed * (1 + 0.08 * state.round - 0.10 * state.spread) * body
     lower = lower * (1 - 0.5 * state.tuck)
     wave = 0.012 * np.cos(np.clip(s, -1, 1) * 5) * body  # the upper lip's tubercle, on closed lips
     sag = 0.55 * drop * (1 - state.close) * body  # the middle follows the jaw more than the corners do
@@ -115,7 +115,8 @@ def draw_mouth(canvas: np.ndarray, portrait: Portrait, state: MouthState) -> np.
     _shadow(patch, y, shape, np.clip(1 - s**2, 0, 1))
     hollow = smoothstep(y - shape.upper_inner, -soft, soft) * smoothstep(shape.lower_inner - y, -soft, soft) * within
     if hollow.any():
-        _blend(patch, _cavity(x, y, shape, state, face), hollow)
+        lamp = 0.45 + 0.55 * np.clip(shade, 0.2, 1.1)[..., None]
+        _blend(patch, _cavity(x, y, shape, state, face) * lamp, hollow)
     upper = smoothstep(y - shape.upper_outer, -2 * soft, 2 * soft) * smoothstep(shape.upper_inner - y, -soft, soft)
     lower = smoothstep(y - shape.lower_inner, -soft, soft) * smoothstep(shape.lower_outer - y, -3 * soft, 3 * soft)
     _blend(patch, _lip_colour(y, shape, state, face, shade), np.maximum(upper, lower) * within)
@@ -162,7 +163,7 @@ def _cavity(x: np.ndarray, y: np.ndarray, shape: Lips, state: MouthState, face: 
     sides = np.clip(1.05 - 0.55 * s**2, 0.25, 1)
     gaps = 1 - 0.22 * np.exp(-(((np.sin(np.pi * s / 0.22)) / 0.18) ** 2))
     under_lip = np.clip(0.55 + (y - shape.upper_inner) / 0.14, 0.5, 1)
-    enamel = np.array([205, 194, 178], np.float32) * (sides * gaps * under_lip)[..., None]
+    enamel = np.array([214, 203, 187], np.float32) * (sides * gaps * under_lip * (1 - 0.55 * state.round))[..., None]
     in_arch = smoothstep(0.98 - np.abs(s), -0.05, 0.1)
     soft = 1.2 / SCALE
     _blend(colour, enamel * 0.88, smoothstep(y - lower_edge, -soft, soft) * in_arch)

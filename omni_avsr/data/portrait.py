@@ -1,7 +1,7 @@
 """The still picture of a face: skin shaded from a height field, eyes, brows, hair, beard, glasses.
 
-Coordinates are the face's own: x to the right and y down, 1 is half the width of the face, (0, 0) is between the eyes, the
-lips meet at y = `MOUTH_Y`, the chin ends near 1.78. The canvas shows `EXTENT` at `SCALE` pixels a unit.
+Coordinates are the face's own: x to the right and y down, 1 is half the width of the face, (0, 0) is between the eyes,
+the lips meet at y = `MOUTH_Y`, the chin ends near 1.78. The canvas shows `EXTENT` at `SCALE` pixels a unit.
 """
 
 from __future__ import annotations
@@ -71,16 +71,17 @@ class HairStyle:
     sides: float  # y down to which the hair hangs beside the face
     fullness: float  # factor of the face's `volume` at the sides
     behind: float = 0.0  # y down to which it hangs behind the neck; 0 = it does not
+    curve: float = 0.1  # how much lower the hairline is at the temples
 
 
 HAIR: dict[str, HairStyle] = {
-    "short": HairStyle(-0.98, 0.05, 0.6),
+    "short": HairStyle(-0.95, 0.05, 0.6, 0.0, 0.12),
     "crew": HairStyle(-1.05, -0.15, 0.25),
     "fringe": HairStyle(-0.58, 0.35, 0.9),
-    "bob": HairStyle(-0.95, 1.25, 1.3, 1.3),
-    "long": HairStyle(-1.0, 2.2, 1.2, 2.4),
-    "tied": HairStyle(-1.0, -0.1, 0.2),
-    "receding": HairStyle(-1.28, 0.1, 0.4),
+    "bob": HairStyle(-0.98, 1.25, 1.3, 1.3, 0.45),
+    "long": HairStyle(-1.05, 1.9, 1.1, 2.05, 0.5),
+    "tied": HairStyle(-1.0, -0.1, 0.2, 0.0, 0.35),
+    "receding": HairStyle(-1.28, 0.1, 0.4, 0.0, -0.1),
     "bald": HairStyle(None, 0.0, 0.0),
 }
 GLASSES: dict[
@@ -149,6 +150,8 @@ def paint(face: Face, light: Light) -> Portrait:
     picture, alpha = _ears(picture, inside, x, y, face, light)
     _brows(picture, x, y, face, rng, shade)
     picture, alpha = _hair(picture, alpha, x, y, face, light, rng)
+    if face.glasses:
+        picture = _glasses(picture, *GLASSES[face.glasses])
     return Portrait((np.clip(picture, 0, 1) * 255).astype(np.float32), alpha.astype(np.float32), shade, face)
 
 
@@ -196,7 +199,7 @@ def _lit(height: np.ndarray, light: Light) -> tuple[np.ndarray, np.ndarray]:
     direction = np.array(light.direction, np.float32) / np.linalg.norm(light.direction)
     facing = (-dx * direction[0] - dy * direction[1] + direction[2]) * norm
     diffuse = np.clip((facing + 0.25) / 1.25, 0, 1)  # light enters skin and leaves beyond the shadow's edge
-    hollow = np.clip(1 - 2.0 * (cv2.GaussianBlur(z, (0, 0), 14) - z), 0.62, 1.12)
+    hollow = np.clip(1 - 2.0 * (cv2.GaussianBlur(z, (0, 0), 14) - z), 0.76, 1.12)
     half = direction + np.array([0, 0, 1], np.float32)
     half /= np.linalg.norm(half)
     shine = np.clip((-dx * half[0] - dy * half[1] + half[2]) * norm, 0, 1) ** 24
@@ -207,7 +210,7 @@ def _lit(height: np.ndarray, light: Light) -> tuple[np.ndarray, np.ndarray]:
 def _skin(x: np.ndarray, y: np.ndarray, face: Face, rng: np.random.Generator) -> np.ndarray:
     """(h, w, 3) the colour of the skin under white light, with beard and stubble."""
     shape = (y.shape[0], x.shape[1])
-    mottle = sum(a * smooth_noise(rng, shape, s) for a, s in ((0.018, 1.0), (0.02, 6.0), (0.025, 25.0)))
+    mottle = np.sum([a * smooth_noise(rng, shape, s) for a, s in ((0.018, 1.0), (0.02, 6.0), (0.025, 25.0))], 0)
     red = (
         0.5 * _pair(x, y, 0.55, 0.55, 0.25, 0.22)
         + 0.6 * _bump(x, y, 0, 0.62, 0.15, 0.12)
@@ -216,7 +219,7 @@ def _skin(x: np.ndarray, y: np.ndarray, face: Face, rng: np.random.Generator) ->
     dark = 0.16 * (0.5 + face.age) * _pair(x, y, EYE_X, 0.17, 0.17, 0.05) + 0.60 * _pair(
         x, y, 0.095 * face.nose_width, 0.765, 0.042, 0.024
     )
-    lines = sum(np.exp(-0.5 * ((y + 0.72 + 0.14 * i + 0.03 * np.cos(3 * x)) / 0.012) ** 2) for i in range(3))
+    lines = np.sum([np.exp(-0.5 * ((y + 0.72 + 0.14 * i + 0.03 * np.cos(3 * x)) / 0.012) ** 2) for i in range(3)], 0)
     dark = dark + 0.10 * face.age * lines * np.exp(-0.5 * (x / 0.45) ** 2)
     skin = np.array(face.skin, np.float32) * (1 + mottle)[..., None]
     skin = skin * (1 - red[..., None] * np.array([0.0, 0.14, 0.13], np.float32))
@@ -288,11 +291,13 @@ def _hair(
         return picture, alpha
     ragged = 0.022 * smooth_noise(rng, alpha.shape, 12.0) + 0.016 * smooth_noise(rng, alpha.shape, 3.0)
     side = 1 + style.fullness * face.volume
-    skull = np.sqrt((x / side) ** 2 + ((y + 0.25) / (1.27 + face.volume)) ** 2)  # 1 on the surface of the hair
+    skull = (np.abs(x / side) ** 2.4 + np.abs((y + 0.25) / (1.22 + face.volume)) ** 2.4) ** (
+        1 / 2.4
+    )  # 1 on the surface of the hair
     cap = (1 - smoothstep(skull + ragged * 0.5, 0.98, 1.02)) * (y < 0.3)
     hang = (1 - smoothstep(np.abs(x) + ragged, side - 0.03, side + 0.03)) * smoothstep(y, -0.3, -0.2)
     hang = hang * (1 - smoothstep(y + 2 * ragged, style.sides - 0.08, style.sides + 0.04))
-    line = style.hairline + 0.16 * x**2 + ragged
+    line = style.hairline + (0.10 + style.curve) * x**2 + ragged
     front = 1 - smoothstep(y - line, -0.04, 0.04)
     temple = smoothstep(np.abs(x) + 0.6 * ragged + 0.10 * smoothstep(y, -0.9, 0.2), 0.86, 0.95)
     over = np.clip(cap * np.maximum(front, temple) + hang * temple, 0, 1)
@@ -303,6 +308,33 @@ def _hair(
     picture = picture * (1 - shadow)[..., None]
     covered = np.maximum(over, behind * (1 - alpha))[..., None]
     return picture * (1 - covered) + colour * covered, np.maximum(alpha, np.maximum(over, behind))
+
+
+def _glasses(picture: np.ndarray, half: float, height: float, thickness: int, roundness: float) -> np.ndarray:
+    """Frames around the eyes, their shadow, and a little sky on the lenses."""
+    angle = np.linspace(0, 2 * np.pi, 60)
+    power = 0.25 + 0.75 * roundness  # a superellipse: 1 is an ellipse, less is a box
+    shape_x, shape_y = (half * np.sign(f) * np.abs(f) ** power for f in (np.cos(angle), np.sin(angle)))
+    shape_y = shape_y * height / half
+    rims = [
+        np.array([to_pixels(side * 0.47 + float(a), 0.05 + float(b)) for a, b in zip(shape_x, shape_y, strict=True)])
+        for side in (-1, 1)
+    ]
+    edge = 0.47 + half
+    bridge = [to_pixels(x, 0.0 - 0.05 * np.cos(np.pi * x / 0.26)) for x in np.linspace(half - 0.47, 0.47 - half, 9)]
+    lines = [
+        *rims,
+        np.array(bridge),
+        *(np.array([to_pixels(s * edge, -0.05), to_pixels(s * 1.02, -0.02)]) for s in (-1, 1)),
+    ]
+    ink, lens = np.zeros(picture.shape[:2], np.uint8), np.zeros(picture.shape[:2], np.uint8)
+    for line in lines:
+        cv2.polylines(ink, [(line * 8).round().astype(np.int32)], False, 255, thickness, cv2.LINE_AA, 3)
+    cv2.fillPoly(lens, [(rim * 8).round().astype(np.int32) for rim in rims], 255, cv2.LINE_AA, 3)
+    frame, glass = (mask.astype(np.float32)[..., None] / 255 for mask in (ink, lens))
+    shadow = cv2.GaussianBlur(np.roll(ink, 4, 0), (0, 0), 3).astype(np.float32)[..., None] / 255
+    picture = picture * (1 - 0.3 * shadow) * (1 - 0.04 * glass) + 0.04 * glass
+    return picture * (1 - 0.92 * frame) + 0.06 * frame
 
 
 def _strands(x: np.ndarray, y: np.ndarray, face: Face, light: Light, rng: np.random.Generator) -> np.ndarray:

@@ -45,7 +45,7 @@ def _room(shape: tuple[int, int], scene: Scene, rng: np.random.Generator) -> np.
     for _ in range(rng.integers(6, 16)):
         x, y = rng.uniform(-0.2, 1.0, 2) * (shape[1], shape[0])
         w, h = rng.uniform(0.08, 0.5, 2) * (shape[1], shape[0])
-        colour = np.clip(np.array(scene.wall) + rng.normal(0, 0.22, 3), 0.03, 1)
+        colour = np.clip(np.array(scene.wall) + rng.normal(0, 0.13) + rng.normal(0, 0.06, 3), 0.03, 1)
         cv2.rectangle(picture, (int(x), int(y)), (int(x + w), int(y + h)), colour.tolist(), -1)
     return cv2.GaussianBlur(picture, (0, 0), shape[0] * rng.uniform(0.01, 0.04))
 
@@ -62,8 +62,10 @@ def _lights(shape: tuple[int, int], scene: Scene, rng: np.random.Generator) -> n
 
 
 def _foliage(shape: tuple[int, int], scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    leaves = sum(a * smooth_noise(rng, shape, s) for a, s in ((0.12, 6.0), (0.16, 18.0), (0.15, 60.0)))
-    return np.array((0.30, 0.42, 0.20)) * np.clip(1 + leaves, 0.2, 2)[..., None]
+    leaves = sum(
+        a * smooth_noise(rng, shape, s * shape[0] / 288) for a, s in ((0.10, 12.0), (0.18, 30.0), (0.15, 80.0))
+    )
+    return np.array((0.32, 0.42, 0.24)) * np.clip(1 + leaves, 0.2, 2)[..., None]
 
 
 BACKGROUNDS: dict[str, Callable[[tuple[int, int], Scene, np.random.Generator], np.ndarray]] = {
@@ -98,7 +100,7 @@ def paint_body(stage: np.ndarray, face: Face, scene: Scene, place: np.ndarray, r
     collar = 2.10 + scene.neckline - (0.9 * scene.neckline + 0.12) * (np.abs(x) / build) ** 2
     cloth = body * np.where(np.abs(x) < build * 1.05, smoothstep(y - collar, -edge, edge), 1.0)
     folds = (
-        smooth_noise(rng, (rows, columns), 0.35 * scene.scale) * 0.07 + smooth_noise(rng, (rows, columns), 2.0) * 0.02
+        smooth_noise(rng, (rows, columns), 0.35 * scene.scale) * 0.05 + smooth_noise(rng, (rows, columns), 1.3) * 0.015
     )
     cloth_light = (0.8 + folds) * (1 + 0.18 * x * direction[0]) * (1 - 0.25 * np.exp(-(((y - collar) / 0.05) ** 2)))
     clothes = np.array(scene.clothes) * cloth_light[..., None]
@@ -130,7 +132,7 @@ class Camera:
             frame = cv2.convertScaleAbs(frame, alpha=1 + self.rng.normal(0, scene.flicker))
         if scene.quality:
             _, coded = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, scene.quality])
-            frame = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+            frame = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
         return frame
 
 

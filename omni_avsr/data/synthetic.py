@@ -41,20 +41,27 @@ MANIFEST, SPECIFICATION = "manifest.jsonl", "synthetic.toml"
 SAMPLE_TEXT, SAMPLE_SECONDS = "place blue at f two now", 3.0
 SAMPLE_VOICE = Voice("en-gb-x-rp+f2", rate=125, pitch=48, pitch_range=60, word_gap=0.02, warp=0.96, level=-20)
 SAMPLE_FACE = Face(
-    skin=(0.86, 0.67, 0.57),
+    skin=(0.87, 0.69, 0.58),
     jaw=0.80,
     lips=(0.70, 0.38, 0.40),
     upper_lip=1.1,
-    lower_lip=1.1,
-    iris=(0.30, 0.36, 0.28),
-    brow=0.8,
-    hair="bob",
-    hair_colour=(0.24, 0.14, 0.09),
+    iris=(0.25, 0.17, 0.10),
+    brow=0.9,
+    hair="fringe",
+    hair_colour=(0.13, 0.09, 0.08),
     nose_width=0.95,
     age=0.1,
     seed=3,
 )
-SAMPLE_SCENE = Scene(wall=(0.28, 0.52, 0.62), clothes=(0.22, 0.26, 0.38), noise=1.0, blur=0.4, liveliness=0.8)
+SAMPLE_SCENE = Scene(
+    scale=60,
+    centre=(0.5, 0.55),
+    wall=(0.28, 0.52, 0.62),
+    clothes=(0.22, 0.26, 0.38),
+    noise=1.0,
+    blur=0.4,
+    liveliness=0.8,
+)
 
 
 @dataclass(frozen=True)

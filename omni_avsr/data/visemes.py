@@ -58,7 +58,7 @@ VISEMES: dict[str, Viseme] = {
     "bilabial":  _viseme(0.10, 0.00, 0.0, 0.0, 1, firm=0.3, reach=0.016, but={"open": 4, "close": 8, "tuck": 5}),
     "labiodental": _viseme(0.12, 0.22, 0.1, 0.0, 0, 1, firm=0.4, reach=0.025, but={"open": 4, "close": 4, "tuck": 6}),
     "dental":    _viseme(0.20, 0.40, 0.1, 0.0, 0, 0, 1, firm=0.5, reach=0.04, but={"tongue": 8, "open": 1.5}),
-    "alveolar":  _viseme(0.15, 0.32, 0.1, 0.0, 0, 0, 0.6, firm=0.4, reach=0.035, but={"jaw": 1.2, "open": 0.8, "tongue": 3}),
+    "alveolar":  _viseme(0.15, 0.32, 0.1, 0.0, 0, 0, 0.6, firm=0.5, reach=0.035, but={"jaw": 1.2, "tongue": 3}),
     "lateral":   _viseme(0.28, 0.45, 0.1, 0.0, 0, 0, 0.75, firm=0.4, reach=0.045, but={"tongue": 5}),
     "sibilant":  _viseme(0.05, 0.36, 0.4, 0.0, 0, 0, 0.2, firm=0.8, reach=0.045, but={"jaw": 4, "open": 2}),
     "postalveolar": _viseme(0.08, 0.48, -0.5, 0.65, firm=1.2, reach=0.055, but={"jaw": 3, "round": 3, "spread": 3}),
@@ -110,8 +110,7 @@ SOUNDS: dict[str, str] = {  # IPA symbol -> viseme
     for symbol in symbols.split()
 }
 VOWELS = frozenset(
-    "open open_front mid_front close_front lax_front central mid_central "
-    "open_round mid_round close_round front_round lax_round".split()
+    name for name in VISEMES if name.split("_")[0] in ("open", "mid", "close", "lax", "front", "central")
 )
 _SUBFRAMES = 4  # the mouth is computed at 100 Hz; a frame shows the mean, as a shutter does
 

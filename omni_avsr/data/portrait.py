@@ -54,11 +54,7 @@ class Face:
 class Light:
     """One lamp and the sky."""
 
-    direction: tuple[float, float, float] = (
-        -0.4,
-        -0.5,
-        0.8,
-    )  # from the face to the lamp; x right, y down, z to the camera
+    direction: tuple[float, float, float] = (-0.4, -0.5, 0.8)  # to the lamp: x right, y down, z to the camera
     ambient: float = 0.45  # share of the light that comes from everywhere
     colour: Colour = (1.0, 0.98, 0.95)
 

@@ -28,7 +28,7 @@ from omni_avsr.data.casting import random_face, random_scene
 from omni_avsr.data.manifest import Row, write_manifest
 from omni_avsr.data.portrait import Face
 from omni_avsr.data.sentences import SENTENCES, Grammar, from_lines
-from omni_avsr.data.speech_synthesis import Utterance, Voice, random_voice, synthesize
+from omni_avsr.data.speech_synthesis import VOICES, Utterance, Voice, random_voice, synthesize
 from omni_avsr.data.stage import Scene
 from omni_avsr.data.talking_head import render
 from omni_avsr.errors import ConfigError, DataError, nearest
@@ -81,6 +81,8 @@ class CorpusSpec:
     def __post_init__(self) -> None:
         if self.utterances < 1:
             raise ConfigError(f"utterances = {self.utterances}; a corpus needs at least 1.")
+        if not self.voices and self.language not in VOICES:
+            raise ConfigError(f"language = '{self.language}' has no voices; {nearest(self.language, VOICES)}.")
         if not self.splits or min(self.splits.values()) < 0 or sum(self.splits.values()) <= 0:
             raise ConfigError(f"splits = {dict(self.splits)}; give at least one share above 0.")
         if self.video and (self.size[0] % 2 or self.size[1] % 2 or min(self.size) < 64):
@@ -111,6 +113,8 @@ def make_corpus(out: str | Path, *, workers: int = 1, **specification: Any) -> P
     missing = [planned for planned in plan if not _media(planned, spec, out).exists()]
     logger.info("%d utterances, %d of them to be made, in '%s'", len(plan), len(missing), out)
     make = partial(_make, spec=spec, out=out)
+    if missing:
+        make(missing.pop(0))  # here, so that a wrong set-up is one clear error and not many in other processes
     if workers > 1 and len(missing) > 1:
         methods = multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")

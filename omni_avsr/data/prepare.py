@@ -31,6 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from omni_avsr.data.corpora import Dropped, assign_splits, folder, grid
 from omni_avsr.data.manifest import Row, by_split, check_splits, write_manifest
 from omni_avsr.data.mouth_store import CODECS, SUFFIX, read_note, write_store
+from omni_avsr.data.synthetic import corpus_rows
 from omni_avsr.errors import ConfigError, DataError, InputError, NoFaceError, OmniAVSRError, nearest
 from omni_avsr.media.face import Detector, face_policy, load_detector
 from omni_avsr.media.mouth import TEMPLATE, mouths
@@ -109,7 +110,11 @@ def prepare(kind: str, root: str | Path, out: str | Path, **options: Any) -> Pat
     return write_manifest(out / MANIFEST, kept)
 
 
-PREPARERS: dict[str, Callable[[Path], Iterable[Row | Dropped]]] = {"folder": folder, "grid": grid}
+PREPARERS: dict[str, Callable[[Path], Iterable[Row | Dropped]]] = {
+    "folder": folder,
+    "grid": grid,
+    "synthetic": corpus_rows,
+}
 
 
 # ---- one utterance -----------------------------------------------------------------------------
@@ -270,9 +275,7 @@ def _in_processes(work: Callable[[Row], Outcome], rows: Sequence[Row], workers: 
         suspects = suspects - 1 if alone else 2 * workers + 1
 
 
-def _one_pool(
-    work: Callable[[Row], Outcome], rows: Sequence[Row], workers: int
-) -> Iterator[tuple[Row, Outcome]]:
+def _one_pool(work: Callable[[Row], Outcome], rows: Sequence[Row], workers: int) -> Iterator[tuple[Row, Outcome]]:
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context)

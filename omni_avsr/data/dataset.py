@@ -1,0 +1,215 @@
+"""Utterances of manifests as features and text: the same for the same (seed, epoch, index), in any worker."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset, get_worker_info
+
+from omni_avsr.config import AugmentConfig, ModelConfig
+from omni_avsr.data.augment import augment as augmented
+from omni_avsr.data.augment import load_noises
+from omni_avsr.data.corpora import VIDEO
+from omni_avsr.data.manifest import Row, read_manifest
+from omni_avsr.data.mouth_store import read_store, to_float, to_int16
+from omni_avsr.data.noise import Rng, Utterances
+from omni_avsr.data.normalize import normalize
+from omni_avsr.errors import DataError, InputError
+from omni_avsr.media.features import extract
+from omni_avsr.media.mouth import mouths
+from omni_avsr.media.reader import open_media
+from omni_avsr.types import FPS, Features, Sample
+
+logger = logging.getLogger(__name__)
+
+BOTH = ("audio", "video")
+VOICES = 512  # utterances that babble draws on; their sound is kept in memory
+
+
+def load_sample(row: Row, modalities: Sequence[str] = BOTH) -> Sample:
+    """The signals of a row: from its mouth file, or else from the media, where the mouth is then looked for.
+
+    A stream that is not in `modalities`, or not in the file, is None.
+
+    Raises:
+        DataError: the mouth file is damaged.
+        InputError: the media cannot be read.
+    """
+    listens, looks = ("audio" in modalities), ("video" in modalities)
+    if row.mouths is not None:
+        stored = read_store(row.mouths, video=looks, audio=listens)
+        audio = None if stored.audio is None else to_float(stored.audio)
+        return Sample(row.id, audio, stored.crops, row.text, row.speaker)
+    audio = crops = None
+    with open_media(row.media) as media:
+        if listens and media.info.has_audio:
+            blocks = list(media.audio_blocks(row.start, row.end))
+            audio = np.concatenate(blocks) if blocks else None
+        if looks and media.info.has_video:
+            crops = mouths(media.frames(row.start, row.end)).crops
+    return Sample(row.id, audio, crops if crops is not None and len(crops) else None, row.text, row.speaker)
+
+
+class Voices:
+    """The sound of up to 512 of `rows`, from which babble is mixed; kept in memory once heard."""
+
+    def __init__(self, rows: Sequence[Row], seed: int = 0) -> None:
+        chosen = np.random.default_rng((seed, 0)).permutation(len(rows))[:VOICES]
+        self._rows = [rows[i] for i in chosen]
+        self._kept: dict[str, np.ndarray | None] = {}
+
+    def besides(self, row_id: str) -> Utterances:
+        """Draws utterances other than `row_id`: what the noise 'babble' asks for."""
+
+        def draw(count: int, rng: Rng) -> list[np.ndarray]:
+            others = [row for row in self._rows if row.id != row_id]
+            chosen = rng.choice(len(others), count, replace=count > len(others)) if others else ()
+            heard = (self._sound(others[i]) for i in chosen)
+            return [to_float(sound) for sound in heard if sound is not None]
+
+        return draw
+
+    def _sound(self, row: Row) -> np.ndarray | None:
+        """(S,) int16, or None for a row without sound."""
+        if row.id not in self._kept:
+            audio = load_sample(row, ("audio",)).audio
+            self._kept[row.id] = None if audio is None else to_int16(audio)
+        return self._kept[row.id]
+
+
+class SpeechDataset(Dataset[tuple[Features, str]]):
+    """Rows of one split, ready for `model.batch.collate`.
+
+    Attributes:
+        rows: those used, in the manifests' order.
+        texts: their normalised transcripts.
+        frames: their lengths at 25/s; sound alone counts as the video it would have.
+    """
+
+    def __init__(
+        self,
+        manifests: str | Path | Iterable[str | Path],
+        split: str,
+        config: ModelConfig,
+        augment: AugmentConfig | None = None,
+        seed: int = 0,
+        cache_bytes: int = 1 << 30,
+    ) -> None:
+        """Read the manifests.
+
+        Args:
+            split: rows of this split are used.
+            config: the model's, for its preprocessing contract and the streams it perceives.
+            augment: None = none, as for evaluation.
+            seed: of the augmentation.
+            cache_bytes: decoded signals kept in memory, over all loader workers; 0 = none.
+
+        Raises:
+            DataError: a manifest is wrong, or has no usable rows of `split`.
+            ConfigError: an unknown noise or normaliser.
+        """
+        named = [manifests] if isinstance(manifests, (str, Path)) else list(manifests)
+        contract = config.preprocess
+        found = [row for manifest in named for row in read_manifest(manifest)]
+        pairs = [(row, normalize(row.text, contract.normalizer)) for row in found if row.split == split]
+        self.rows = [_measured(row) for row, text in pairs if text.strip()]
+        self.texts = [text for _, text in pairs if text.strip()]
+        _complain(self.rows, pairs, found, split, named, config)
+        self.frames = [row.frames for row in self.rows]
+        self._modalities, self._contract, self._augment, self._seed = config.modalities, contract, augment, seed
+        self._noises = load_noises(augment.noise) if augment and augment.noise_probability > 0 else []
+        self._voices = Voices(self.rows, seed)
+        self._cache: dict[int, tuple[np.ndarray | None, np.ndarray | None]] = {}
+        self._cache_left = cache_bytes
+        # Shared memory: loader workers that outlive an epoch see the number change.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Features, str]:
+        """Features and normalised transcript of row `index`.
+
+        Raises:
+            DataError: the row's files cannot be used; names it.
+        """
+        row = self.rows[index]
+        if get_worker_info() is not None:
+            cv2.setNumThreads(1)  # a forked worker must not touch OpenCV's thread pool, and the cores are taken
+        try:
+            sample, crop_at, flip = self._sample(index), None, False
+            if self._augment is not None:
+                rng = np.random.default_rng((self._seed, int(self._epoch), index))
+                sample, crop_at, flip = augmented(
+                    sample, self._augment, rng, self._noises, self._voices.besides(row.id), self._contract.crop
+                )
+            features = extract(sample.audio, sample.mouths, self._contract, crop_at=crop_at, flip=flip, id=row.id)
+        except InputError as error:
+            raise DataError(f"row '{row.id}' cannot be used: {error}") from error
+        return features, self.texts[index]
+
+    def set_epoch(self, epoch: int) -> None:
+        """From now on the augmentation of `epoch`, also in loader workers that are already running."""
+        self._epoch.fill_(epoch)
+
+    # ---- signals -------------------------------------------------------------------------------
+
+    def _sample(self, index: int) -> Sample:
+        """The row's signals as floats and crops; kept as int16 and uint8 while there is room."""
+        row = self.rows[index]
+        if index not in self._cache:
+            sample = load_sample(row, self._modalities)
+            sound = None if sample.audio is None else to_int16(sample.audio)
+            size = sum(a.nbytes for a in (sound, sample.mouths) if a is not None)
+            worker = get_worker_info()
+            size *= worker.num_workers if worker else 1  # each worker keeps its own
+            if size <= self._cache_left:
+                self._cache_left -= size
+                self._cache[index] = sound, sample.mouths
+            # Through int16 whether kept or not: a full cache must not change a sample.
+            return replace(sample, audio=None if sound is None else to_float(sound))
+        sound, crops = self._cache[index]
+        return Sample(row.id, None if sound is None else to_float(sound), crops, row.text, row.speaker)
+
+
+def _measured(row: Row) -> Row:
+    """The row with its length, read from the file where the manifest does not say."""
+    if row.frames:
+        return row
+    try:
+        with open_media(row.source) as media:
+            seconds = media.info.duration
+    except InputError as error:
+        raise DataError(f"row '{row.id}' cannot be used: {error}") from error
+    if row.mouths is None:  # a mouth file holds the row's stretch and nothing else
+        seconds = min(seconds, seconds if row.end is None else row.end) - row.start
+    return replace(row, frames=max(1, round(seconds * FPS)))
+
+
+def _complain(
+    rows: Sequence[Row],
+    pairs: Sequence[tuple[Row, str]],
+    found: Sequence[Row],
+    split: str,
+    named: Sequence[str | Path],
+    config: ModelConfig,
+) -> None:
+    """Says what is left out or slow; nothing at all is an error."""
+    manifests = ", ".join(f"'{name}'" for name in named) or "(no manifest given)"
+    if not rows:
+        have = ", ".join(sorted({row.split for row in found})) or "no rows at all"
+        mute = f", {len(pairs)} of them without a transcript" if pairs else ""
+        raise DataError(f"{manifests} have no usable rows of split '{split}'{mute}; they have: {have}")
+    if len(rows) < len(pairs):
+        logger.warning("%d row(s) of split '%s' have no transcript and are left out", len(pairs) - len(rows), split)
+    uncut = sum(1 for row in rows if row.mouths is None and row.media.suffix.lower() in VIDEO)
+    if uncut and "video" in config.modalities:
+        logger.warning("%d row(s) have no mouth files, so faces are found again in every epoch: "
+                       "omni-avsr prepare ... --mouths does it once", uncut)  # fmt: skip

@@ -14,9 +14,8 @@ from torch.utils.data import DataLoader
 from omni_avsr.config import Recipe
 from omni_avsr.data.dataset import SpeechDataset
 from omni_avsr.data.manifest import by_split, check_splits, read_manifest
-from omni_avsr.data.normalize import normalize
 from omni_avsr.data.sampler import FrameBudgetSampler
-from omni_avsr.errors import ConfigError, DataError
+from omni_avsr.errors import ConfigError
 from omni_avsr.model.batch import collate
 from omni_avsr.types import Batch, Features
 
@@ -33,33 +32,28 @@ class Corpus:
 
     Raises:
         ConfigError: the recipe names no training manifest.
-        DataError: no row to train on, or an utterance in two splits.
+        DataError: a manifest without rows of its split, or an utterance in two splits.
     """
 
     def __init__(self, recipe: Recipe, rank: int = 0, world_size: int = 1) -> None:
         data, seed = recipe.data, recipe.train.seed
         self._recipe, self._rank, self._world_size = recipe, rank, world_size
-        self.texts = _checked_texts(recipe)
+        _check_splits(recipe)
         self.train = SpeechDataset(data.train, "train", recipe.model, data.augment, seed)
         self.dev = SpeechDataset(data.dev, "dev", recipe.model, None, seed) if data.dev else None
-        if self.dev is not None and not len(self.dev):
-            raise DataError(f"data.dev = {list(data.dev)}: no row has the split 'dev'; mark some, or empty the list")
         self._sampler = FrameBudgetSampler(self.train.frames, data.frames_per_batch, seed, rank, world_size)
 
-    def epoch_batches(self, epoch: int) -> list[list[int]]:
-        """Row numbers of every batch of `epoch` of this process."""
-        self._sampler.set_epoch(epoch)
-        return [list(batch) for batch in self._sampler]
-
-    def epoch_steps(self, epoch: int) -> int:
-        """Optimiser steps of `epoch`; the last one may accumulate fewer batches."""
-        return -(-len(self.epoch_batches(epoch)) // self._recipe.train.accumulate)
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of an epoch; the last one may accumulate fewer batches."""
+        return -(-self._sampler.batches_per_epoch // self._recipe.train.accumulate)
 
     def groups(self, epoch: int, done: int = 0) -> Iterator[list[Batch]]:
         """The batches of each optimiser step of `epoch`, after the first `done` batches."""
         self.train.set_epoch(epoch)
+        self._sampler.set_epoch(epoch, done)
         group: list[Batch] = []
-        left = len(batches := self.epoch_batches(epoch)[done:])
+        left = len(batches := list(self._sampler))
         for batch in self._loader(self.train, batches):
             group.append(batch)
             left -= 1
@@ -70,8 +64,8 @@ class Corpus:
     def dev_batches(self) -> Iterator[Batch]:
         """This process's share of the dev rows; how rows fall into batches does not depend on the processes."""
         assert self.dev is not None
-        sampler = FrameBudgetSampler(self.dev.frames, self._recipe.data.frames_per_batch, 0, 0, 1)
-        yield from self._loader(self.dev, [list(batch) for batch in sampler][self._rank :: self._world_size])
+        sampler = FrameBudgetSampler(self.dev.frames, self._recipe.data.frames_per_batch, shuffle=False)
+        yield from self._loader(self.dev, list(sampler)[self._rank :: self._world_size])
 
     def digests(self) -> dict[str, str]:
         """Manifest -> SHA-256 of its bytes."""
@@ -98,14 +92,8 @@ def _manifests(recipe: Recipe) -> list[str]:
     return list(dict.fromkeys((*recipe.data.train, *recipe.data.dev)))
 
 
-def _checked_texts(recipe: Recipe) -> list[str]:
-    """Normalised transcripts of the training rows, after the splits have been compared."""
+def _check_splits(recipe: Recipe) -> None:
+    """Compares the splits of all manifests: a dev split that overlaps train or test measures nothing."""
     if not recipe.data.train:
         raise ConfigError("data.train is empty; name a manifest: --set 'data.train=[\"OUT/manifest.jsonl\"]'")
-    rows = {path: read_manifest(path) for path in _manifests(recipe)}
-    splits = by_split(row for some in rows.values() for row in some)
-    check_splits(splits)
-    train = [row for path in recipe.data.train for row in rows[path] if row.split == "train"]
-    if not train:
-        raise DataError(f"data.train = {list(recipe.data.train)}: no row has the split 'train'; got {sorted(splits)}")
-    return [normalize(row.text, recipe.model.preprocess.normalizer) for row in train]
+    check_splits(by_split(row for path in _manifests(recipe) for row in read_manifest(path)))

@@ -80,12 +80,12 @@ class Trainer:
         self.knobs = recipe.train
         self.corpus = Corpus(recipe, accelerator.process_index, accelerator.num_processes)
         torch.manual_seed(self.knobs.seed)
-        self.model = initial_model(recipe, self.corpus.texts)
+        self.model = initial_model(recipe, self.corpus.train.texts)
         self.model.set_trainable(self.knobs.parts)
         self.model.train()
         self.optimizer = build_optimizer(self.model, self.knobs)
         self.wrapped, self.stepper = accelerator.prepare(self.model, self.optimizer)
-        self.total = self.knobs.max_steps or sum(self.corpus.epoch_steps(e) for e in range(self.knobs.epochs))
+        self.total = self.knobs.max_steps or self.knobs.epochs * self.corpus.steps_per_epoch
         self.window: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # name -> [sum, count]
         self.at = self._restore()
 
@@ -97,7 +97,7 @@ class Trainer:
         self.log = RunLog(self.folder, self.at.step) if main else None
         self.clock = time.monotonic()
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        log.info("%s: %s parameters trained, %d steps", self.recipe.name, f"{trained:,}", self.total)
+        self._say("%s: %s parameters trained, %d steps", self.recipe.name, f"{trained:,}", self.total)
         with StopRequest() as self.stop, ProgressReport(self.total, self.at.step, main and progress) as self.bar:
             while self.at.step < self.total:
                 self._epoch()
@@ -197,7 +197,7 @@ class Trainer:
                 sums = dev.dev_sums(self.model, self.corpus.dev_batches(), greedy=self.knobs.select_by == "wer")
             result = dev.scores(self._gather(sums))
             score = result.score(self.knobs.select_by)
-            log.info("epoch %d: dev %s %.3f", self.at.epoch, self.knobs.select_by, score)
+            self._say("epoch %d: dev %s %.3f", self.at.epoch, self.knobs.select_by, score)
             if self.log is not None:
                 self.log.write({"kind": "dev", "step": self.at.step, "epoch": self.at.epoch} | result.row())
         if self.log is not None:
@@ -235,7 +235,7 @@ class Trainer:
         if at.scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(at.scaler)
         state.set_rng_state(at.ranks[rank]["rng"])
-        log.info("resuming from %s", found[0])
+        self._say("resuming from %s", found[0])
         return at
 
     def _finish(self) -> Path:
@@ -251,6 +251,10 @@ class Trainer:
             log.info("the model is in %s", target)
         self.accelerator.wait_for_everyone()
         return target
+
+    def _say(self, message: str, *values: Any) -> None:
+        if self.accelerator.is_main_process:
+            log.info(message, *values)
 
     def _gather(self, value: Any) -> list[Any]:
         """`value` of every process, in their order."""
@@ -299,7 +303,9 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     # Accelerate keeps the precision of the first run of a process; a second one may ask for another
     AcceleratorState._reset_state()
     ddp = DistributedDataParallelKwargs(find_unused_parameters=may_skip_parameters(recipe.model, recipe.train))
-    return Accelerator(mixed_precision=recipe.train.precision, kwargs_handlers=[ddp])
+    # said outright: without a GPU and without this, every process of torchrun would train alone
+    cpu = not torch.accelerator.is_available()
+    return Accelerator(cpu=cpu, mixed_precision=recipe.train.precision, kwargs_handlers=[ddp])
 
 
 def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 
 _ASKING = (signal.SIGINT, signal.SIGTERM)
+PATIENCE = 3.0  # seconds
 
 
 class StopRequest:
-    """While the block runs, the first signal sets `asked`; a second one of its kind acts as it always does.
+    """While the block runs, the first signal sets `asked`; one that comes PATIENCE later acts as it always does.
+
+    One that comes sooner is the same wish: a terminal's Ctrl-C reaches torchrun and its processes, and torchrun
+    passes it on to them once more.
 
     Outside the main thread, where python forbids handlers, nothing is caught.
     """
 
     def __init__(self) -> None:
         self.asked = False
+        self._since = 0.0
         self._before: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> StopRequest:
@@ -29,5 +35,9 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(number, self._before[signal.Signals(number)])
+        now = time.monotonic()
+        if not self.asked:
+            self.asked, self._since = True, now
+        elif now - self._since > PATIENCE:
+            signal.signal(number, self._before[signal.Signals(number)])
+            signal.raise_signal(number)

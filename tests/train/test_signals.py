@@ -21,7 +21,16 @@ def test_a_signal_asks_and_the_handlers_come_back(number: signal.Signals) -> Non
     assert signal.getsignal(number) is before
 
 
-def test_a_second_ctrl_c_interrupts() -> None:
+def test_the_same_ctrl_c_passed_on_by_torchrun_is_one_wish() -> None:
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.asked
+
+
+def test_a_second_ctrl_c_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omni_avsr.train.signals.PATIENCE", 0.0)
     with StopRequest():
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):

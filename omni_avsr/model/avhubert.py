@@ -1,4 +1,4 @@
-"""AV-HuBERT's video branch (Shi et al., 2022, "Learning Audio-Visual Speech Representation", section 3) with LoRA.
+"""AV-HuBERT's video branch (Shi et al., 2022, masked multimodal cluster prediction, section 3) with LoRA.
 
 mouth pictures -> 3-D stem -> ResNet-18 -> Linear -> fusion with an absent audio half -> positions -> Transformer.
 
@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from omni_avsr.config import VideoEncoderConfig
-from omni_avsr.errors import CheckpointError, ConfigError, InputError
+from omni_avsr.errors import ConfigError, InputError
 from omni_avsr.model.encoder import Encoder, key_mask, valid_mask
 from omni_avsr.types import FPS, Encoded
 
@@ -32,10 +30,8 @@ AVHUBERT_SIZES: dict[str, dict[str, int]] = {
 """Fields of VideoEncoderConfig for the published sizes; the ResNet is the same in both."""
 
 STEM_FRAMES = 5  # taps in time of the 3-D stem
-CHUNK = 64  # frames per pass through the ResNet where no gradient flows: bounds memory, keeps activations in cache
+CHUNK = 64  # frames per pass through the ResNet unless batch statistics are made: bounds memory, stays in cache
 MIN_SIDE = 32  # pixels; the ResNet divides the picture by 32
-
-_PRETRAINING_ONLY = ("mask_emb", "label_embs_concat", "final_proj.", "feature_extractor_audio.")
 
 
 @dataclass(frozen=True)
@@ -312,7 +308,7 @@ class AVHubertEncoder(Encoder):
         seen = torch.full_like(lengths, frames) if self.unmasked_padding else lengths
         mask = valid_mask(seen, frames)
         states = self.encoder(self._fused(x, mask), key_mask(seen, frames))
-        return Encoded(states * mask[..., None].to(states.dtype), lengths)
+        return Encoded(states * valid_mask(lengths, frames)[..., None].to(states.dtype), lengths)
 
     def _fused(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, height, width) -> (B, T, E), zero outside `mask`; the Transformer's input."""
@@ -325,41 +321,3 @@ class AVHubertEncoder(Encoder):
         # The residual stream keeps the weights' precision under autocast.
         out = torch.zeros(*mask.shape, self.dim, dtype=self.layer_norm.weight.dtype, device=x.device)
         return out.masked_scatter(mask[..., None], packed.to(out.dtype))
-
-    def load_pretrained(self, state: Mapping[str, Tensor], where: str) -> None:
-        """Takes the weights of a published AV-HuBERT; LoRA stays as it is.
-
-        Args:
-            state: key -> tensor of the pre-trained model; parts that only pre-training needs are ignored.
-            where: what the weights are called in an error.
-
-        Raises:
-            CheckpointError: keys or shapes do not fit this encoder's configuration.
-        """
-        used = {k: v for k, v in state.items() if not k.startswith(_PRETRAINING_ONLY)}
-        own = {k: v.shape for k, v in self.state_dict().items() if ".lora_" not in k}
-        wrong = [k for k in sorted(own.keys() | used.keys()) if k not in used or own.get(k) != used[k].shape]
-        if wrong:
-            raise CheckpointError(
-                f"{where} does not fit video_encoder: {len(wrong)} of {len(own)} tensors differ, the first is "
-                f"'{wrong[0]}'; set embed_dim, layers, heads, ffn_dim, resnet_widths and relu to the file's"
-            )
-        self.load_state_dict(used, strict=False)
-
-
-def build_avhubert(config: VideoEncoderConfig, unmasked_padding: bool = False) -> AVHubertEncoder:
-    """An encoder with random weights, or with those of `config.source`, a safetensors file.
-
-    Raises:
-        ConfigError: `source` is no safetensors file.
-        CheckpointError: its tensors do not fit.
-    """
-    encoder = AVHubertEncoder(config, unmasked_padding)
-    if config.source:
-        if not config.source.endswith(".safetensors") or not Path(config.source).is_file():
-            raise ConfigError(
-                f"video_encoder.source = '{config.source}' is no .safetensors file; "
-                "convert a fairseq .pt file with omni_avsr.checkpoints.fairseq first"
-            )
-        encoder.load_pretrained(load_file(config.source), config.source)
-    return encoder

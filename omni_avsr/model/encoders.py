@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from omni_avsr.config import ModelConfig
 from omni_avsr.errors import ConfigError, nearest
-from omni_avsr.model.avhubert import build_avhubert
+from omni_avsr.model.avhubert import AVHubertEncoder
 from omni_avsr.model.encoder import Encoder
 from omni_avsr.model.whisper import build_whisper
 from omni_avsr.tasks import Modality
@@ -28,9 +28,18 @@ class EncoderRow:
     build: Callable[[ModelConfig], Encoder]
 
 
+def _avhubert(config: ModelConfig) -> Encoder:
+    if config.video_encoder.source:
+        raise ConfigError(
+            f"video_encoder.source = '{config.video_encoder.source}' was given to the network, which reads no files; "
+            "build the model with omni_avsr.checkpoints.native.build"
+        )
+    return AVHubertEncoder(config.video_encoder, config.compat.unmasked_padding)
+
+
 ENCODERS: dict[str, EncoderRow] = {
     "whisper": EncoderRow("audio", lambda c: build_whisper(c.audio_encoder, c.preprocess, c.compat.unmasked_padding)),
-    "avhubert": EncoderRow("video", lambda c: build_avhubert(c.video_encoder, c.compat.unmasked_padding)),
+    "avhubert": EncoderRow("video", _avhubert),
 }
 
 

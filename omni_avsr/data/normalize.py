@@ -31,6 +31,11 @@ def none(text: str) -> str:
     return text
 
 
+def official(text: str) -> str:
+    """Lower case and single spaces: how the official code counts words."""
+    return " ".join(text.lower().split())
+
+
 def basic(text: str) -> str:
     """Lower case, punctuation to space, apostrophes inside words kept, single spaces; any script.
 
@@ -57,4 +62,4 @@ def _whisper() -> Normalizer:
     return EnglishTextNormalizer()
 
 
-NORMALIZERS: dict[str, Normalizer] = {f.__name__: f for f in (none, basic, whisper_english)}
+NORMALIZERS: dict[str, Normalizer] = {f.__name__: f for f in (none, official, basic, whisper_english)}

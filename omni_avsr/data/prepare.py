@@ -6,70 +6,34 @@ after an interruption: finished mouth files are found by their notes and not mad
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import multiprocessing
-import os
 import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
-from itertools import chain
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import cv2
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from omni_avsr.data.corpora import Dropped, assign_splits, folder, grid
+from omni_avsr.data.intake import Outcome, PrepareOptions, drop, file_name, finish, resumed, shared_detector
 from omni_avsr.data.manifest import Row, by_split, check_splits, write_manifest
-from omni_avsr.data.mouth_store import CODECS, SUFFIX, read_note, write_store
+from omni_avsr.data.mouth_store import CODECS
+from omni_avsr.data.pool import cores, each
 from omni_avsr.data.synthetic import corpus_rows
-from omni_avsr.errors import ConfigError, DataError, InputError, NoFaceError, OmniAVSRError, nearest
-from omni_avsr.media.face import Detector, face_policy, load_detector
-from omni_avsr.media.mouth import TEMPLATE, mouths
-from omni_avsr.media.reader import open_media
-from omni_avsr.types import FPS, SAMPLES_PER_FRAME
+from omni_avsr.errors import ConfigError, DataError, nearest
+from omni_avsr.media.face import face_policy
+from omni_avsr.types import FPS
 
 logger = logging.getLogger(__name__)
 
-MANIFEST, REPORT, STORES = "manifest.jsonl", "report.json", "mouths"
-
-
-@dataclass(frozen=True)
-class PrepareOptions:
-    """How a corpus is prepared; every field is an option of `omni-avsr prepare`."""
-
-    mouths: bool = False  # cut the mouths out now, once, instead of in every epoch
-    face: str = "largest"  # which of several faces (media.face.POLICIES)
-    min_face: float = 0.8  # smallest share of frames with a face
-    faceless: Literal["drop", "audio"] = "drop"  # what becomes of a video with less: nothing, or a row to listen to
-    max_seconds: float = 30.0  # longer utterances are dropped; subtitles would cut them into sentences
-    dev_share: float = 0.05  # of the rows that come without a split
-    test_share: float = 0.0
-    split_by: str = "auto"  # what stays together: speaker, file, row (corpora.SPLIT_UNITS)
-    codec: str = "h264"  # of the mouth files: h264 (small) or ffv1 (lossless)
-    workers: int | None = None  # processes; None = one per core, 0 = this one
-    offline: bool = False  # never fetch the face networks
-    progress: bool = False  # a bar on standard error
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one utterance: a row, or the reason why not."""
-
-    id: str
-    row: Row | None = None
-    dropped: Dropped | None = None
-    share: float | None = None  # of frames with a face
-    warnings: tuple[str, ...] = field(default=())
+MANIFEST, REPORT = "manifest.jsonl", "report.json"
 
 
 def prepare(kind: str, root: str | Path, out: str | Path, **options: Any) -> Path:
@@ -117,119 +81,7 @@ PREPARERS: dict[str, Callable[[Path], Iterable[Row | Dropped]]] = {
 }
 
 
-# ---- one utterance -----------------------------------------------------------------------------
-
-
-def finish(row: Row, out: Path, options: PrepareOptions) -> Outcome:
-    """Measures one utterance and, if asked, stores its mouths; whatever is wrong with it becomes a reason."""
-    try:
-        return _with_mouths(row, out, options) if options.mouths else _measured(row, options)
-    except (InputError, DataError) as error:
-        return _drop(row, str(error))
-    except OmniAVSRError:
-        raise  # the set-up is wrong, not this row
-    except Exception as error:  # one odd file must not end a run of hours
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise OmniAVSRError(f"no space left for '{out}'; make room and run prepare again: it goes on") from None
-        logger.exception("row '%s'", row.id)
-        return _drop(row, f"unexpected {type(error).__name__}: {error}")
-
-
-def _measured(row: Row, options: PrepareOptions) -> Outcome:
-    with open_media(row.media) as media:
-        seconds = _seconds(row, media.info.duration, options)
-    return Outcome(row.id, replace(row, frames=max(1, round(seconds * FPS))))
-
-
-def resumed(row: Row, out: Path, options: PrepareOptions) -> Outcome | None:
-    """The outcome of a row whose mouth file is there, made from the same source with the same options."""
-    target = _store_of(row, out)
-    note = read_note(target) if options.mouths else None
-    same = note is not None and row.media.is_file() and note.get("made_from") == _made_from(row, options)
-    return _outcome(row, target, note) if note is not None and same else None
-
-
-def _with_mouths(row: Row, out: Path, options: PrepareOptions) -> Outcome:
-    with open_media(row.media) as media:
-        seconds = _seconds(row, media.info.duration, options)
-        if not media.info.has_video:
-            return Outcome(row.id, replace(row, frames=max(1, round(seconds * FPS))))
-        blocks = list(media.audio_blocks(row.start, row.end))
-        frames = media.frames(row.start, row.end)
-        seen = mouths(frames, face=options.face, detector=_detector(options.offline))
-    audio = np.concatenate(blocks) if blocks else None
-    crops, found, audio, lost = _level(seen.crops, seen.found, audio)
-    share = float(found.mean()) if len(found) else 0.0
-    visible = share >= options.min_face
-    if not visible and (options.faceless == "drop" or audio is None):
-        wanted = f"at least {options.min_face:.0%} is wanted (--min_face)"
-        raise NoFaceError(f"a face is in {share:.0%} of {len(found)} frames; {wanted}")
-    note = {"made_from": _made_from(row, options), "frames": len(crops), "share": round(share, 4), "lost_frames": lost}
-    target = _store_of(row, out)
-    write_store(target, crops if visible else None, audio, found if visible else None, note, options.codec)
-    return _outcome(row, target, note)
-
-
-def _outcome(row: Row, store: Path, note: dict[str, Any]) -> Outcome:
-    warnings = []
-    if note["lost_frames"] > FPS // 2:
-        seconds = note["lost_frames"] / FPS
-        warnings.append(f"{row.id}: one stream is {seconds:.1f} s longer than the other; cut to the shorter")
-    return Outcome(row.id, replace(row, mouths=store, frames=note["frames"]), None, note["share"], tuple(warnings))
-
-
-def _drop(row: Row, reason: str) -> Outcome:
-    return Outcome(row.id, dropped=Dropped(row.id, str(row.media), reason))
-
-
-def _level(
-    crops: np.ndarray, found: np.ndarray, audio: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, int]:
-    """Both streams cut to the shorter, and how many frames the longer lost; within one frame nothing is cut."""
-    if audio is None or not len(crops):
-        return crops, found, audio, 0
-    heard = -(-len(audio) // SAMPLES_PER_FRAME)
-    frames = min(len(crops), heard)
-    return crops[:frames], found[:frames], audio[: frames * SAMPLES_PER_FRAME], max(len(crops), heard) - frames
-
-
-def _seconds(row: Row, duration: float, options: PrepareOptions) -> float:
-    """Length of the row in a file of `duration` seconds."""
-    seconds = min(duration, float("inf") if row.end is None else row.end) - row.start
-    if seconds <= 0:
-        raise DataError(f"the row is {row.start} to {row.end} s, but the file lasts {duration:.2f} s")
-    if seconds > options.max_seconds:
-        raise DataError(
-            f"{seconds:.1f} s long; at most {options.max_seconds:g} s is wanted (--max_seconds): "
-            "subtitles beside the file (srt, vtt, json) would cut it into sentences"
-        )
-    return seconds
-
-
-def _made_from(row: Row, options: PrepareOptions) -> dict[str, Any]:
-    """What decides a store's content; the file's size stands for its bytes."""
-    source = {"media": row.media.name, "bytes": row.media.stat().st_size, "start": row.start, "end": row.end}
-    knobs = {name: getattr(options, name) for name in ("face", "codec", "min_face", "faceless")}
-    return source | knobs | {"template": TEMPLATE}
-
-
-def _store_of(row: Row, out: Path) -> Path:
-    return out / STORES / f"{_file_name(row.id)}{SUFFIX}"
-
-
-def _file_name(row_id: str) -> str:
-    """An id as a path below the stores' folder; folders stay, all else odd is replaced."""
-    parts = (re.sub(r"[^\w.\-]", "_", part).lstrip(".") for part in row_id.replace("\\", "/").split("/"))
-    return "/".join(part for part in parts if part) or "_"
-
-
-@cache
-def _detector(offline: bool) -> Detector:
-    cv2.setNumThreads(1)  # the processes share the cores already
-    return load_detector(offline=offline)
-
-
-# ---- all of them -------------------------------------------------------------------------------
+# ---- small parts -------------------------------------------------------------------------------
 
 
 def _finished(rows: Sequence[Row], out: Path, options: PrepareOptions) -> Iterator[Outcome]:
@@ -240,58 +92,19 @@ def _finished(rows: Sequence[Row], out: Path, options: PrepareOptions) -> Iterat
         logger.info("%d of %d mouth files are there already", len(before), len(rows))
     left = [row for row in rows if row.id not in before]
     if options.mouths and left:
-        _detector(options.offline)  # fetched once, before the processes ask for it
-    work = partial(finish, out=out, options=options)
-    workers = _cores() if options.workers is None else options.workers
-    outcomes = _in_processes(work, left, workers) if min(workers, len(left)) > 1 else map(work, left)
+        shared_detector(options.offline)  # fetched once, before the processes ask for it
+    workers = cores() if options.workers is None else options.workers
+    outcomes = each(partial(finish, out=out, options=options), left, workers)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not options.progress) as bar:
-        task = bar.add_task("mouths" if options.mouths else "measuring", total=len(rows))
-        for outcome in chain(before.values(), outcomes):
+        task = bar.add_task("mouths" if options.mouths else "measuring", total=len(rows), completed=len(before))
+        yield from before.values()
+        for row, result in outcomes:
+            outcome = result or drop(row, "its process died while reading it (a decoder's crash, or not enough memory)")
             if outcome.dropped:
-                logger.warning("dropped '%s': %s", outcome.dropped.id, outcome.dropped.reason)
+                logger.warning("dropped '%s': %s", row.id, outcome.dropped.reason)
             bar.advance(task)
             yield outcome
-
-
-def _in_processes(work: Callable[[Row], Outcome], rows: Sequence[Row], workers: int) -> Iterator[Outcome]:
-    """Every row's outcome, even where a row kills its process (a decoder's crash, no memory)."""
-    left, suspects = list(rows), 0
-    while left:
-        alone = suspects > 0  # one process for one row: if it dies, this row did it
-        batch = left[:1] if alone else left
-        done = set()
-        try:
-            for row, outcome in _one_pool(work, batch, 1 if alone else workers):
-                done.add(row.id)
-                yield outcome
-        except BrokenProcessPool:
-            if alone:
-                done.add(batch[0].id)
-                reason = "its process died while reading it (a decoder's crash, or not enough memory)"
-                yield _drop(batch[0], reason)
-        left = [row for row in left if row.id not in done]
-        # Rows start in their order, so the one that killed a pool is among the first that are left.
-        suspects = suspects - 1 if alone else 2 * workers + 1
-
-
-def _one_pool(work: Callable[[Row], Outcome], rows: Sequence[Row], workers: int) -> Iterator[tuple[Row, Outcome]]:
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context)
-    try:
-        futures: dict[Future[Outcome], Row] = {pool.submit(work, row): row for row in rows}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-# ---- small parts -------------------------------------------------------------------------------
 
 
 def _options(kind: str, options: dict[str, Any]) -> PrepareOptions:
@@ -319,10 +132,10 @@ def _distinct(found: Iterable[Row | Dropped]) -> tuple[list[Row], list[Dropped]]
     for item in found:
         if isinstance(item, Dropped):
             dropped.append(item)
-        elif _file_name(item.id) in taken:
+        elif file_name(item.id) in taken:
             dropped.append(Dropped(item.id, str(item.media), "another row before it has the same id"))
         else:
-            taken.add(_file_name(item.id))
+            taken.add(file_name(item.id))
             rows.append(item)
     return rows, dropped
 

@@ -120,11 +120,15 @@ class MediaFile:
 
     def _container(self, track: Track, start: Fraction) -> InputContainer:
         """A container whose `track` decodes from some point before `start` seconds on our clock."""
-        container = self._source.open()
+        container = self._threaded(track)
         target = self._origin + start - PREROLL
         if start > PREROLL and not self._seek(container, track, target):
             container.close()
-            container = self._source.open()
+            container = self._threaded(track)
+        return container
+
+    def _threaded(self, track: Track) -> InputContainer:
+        container = self._source.open()
         _stream(container, track).codec_context.thread_type = "AUTO"
         return container
 

@@ -67,7 +67,7 @@ def load_avhubert(path: str | Path, heads: int | None = None) -> tuple[dict[str,
 
 
 def avhubert_state(
-    model: Mapping[str, Tensor], settings: Mapping[str, Any], heads: int | None, where: str
+    model: Mapping[str, Tensor], settings: Mapping[str, Any], heads: int | None, where: str, prefix: str = ""
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Sizes and tensors of AV-HuBERT under published keys; see `load_avhubert`.
 
@@ -76,6 +76,7 @@ def avhubert_state(
         settings: fairseq's configuration, if there is one.
         heads: attention heads, where `settings` do not say.
         where: what the weights are called in an error.
+        prefix: what keys are called with in an error.
     """
     if any(key.startswith(FINE_TUNED) for key in model):
         model = {key.removeprefix(FINE_TUNED): v for key, v in model.items() if key.startswith(FINE_TUNED)}
@@ -85,7 +86,7 @@ def avhubert_state(
     for key in sorted(expected.keys() | state.keys()):
         got = tuple(state[key].shape) if key in state else None
         if got != expected.get(key):
-            raise CheckpointError(_misfit(key, got, expected.get(key), where))
+            raise CheckpointError(_misfit(prefix + key, got, expected.get(key), where))
     return fields, state
 
 

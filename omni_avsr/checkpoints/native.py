@@ -194,7 +194,7 @@ def _resolved(model: OmniAVSR, kept: Mapping[str, str]) -> ModelConfig:
         section = getattr(model.config, part)
         changes: dict[str, Any] = {"source": _stored_source(model.config, part) if part in kept else ""}
         if part not in kept and _source(model.config, part) and "dims" in type(section).model_fields:
-            changes["dims"] = _dims(_network_config(model, part))
+            changes["dims"] = network_dims(_network_config(model, part))
         if part == "llm":
             changes["tokenizer"] = ""
         update[part] = section.model_copy(update=changes)
@@ -206,7 +206,7 @@ def _network_config(model: OmniAVSR, part: str) -> Any:
     return module.config if part == "llm" else module.whisper.config
 
 
-def _dims(config: Any) -> dict[str, Any]:
+def network_dims(config: Any) -> dict[str, Any]:
     """The fields of a transformers configuration that differ from its defaults and shape the network."""
     noise = {"transformers_version", "architectures", "_name_or_path", "model_type", "dtype", "torch_dtype"}
     tokens = {"bos_token_id", "eos_token_id", "pad_token_id", "vocab_size"}

@@ -62,14 +62,14 @@ def random_face(rng: np.random.Generator) -> Face:
     )
 
 
-def random_scene(rng: np.random.Generator, people: int = 1, height: int = 288) -> Scene:
-    """A place, a light and a camera drawn at random for `people` side by side in a frame of `height` pixels."""
+def random_scene(rng: np.random.Generator, people: int = 1, size: tuple[int, int] = (360, 288)) -> Scene:
+    """A place, a light and a camera drawn at random for `people` side by side in a frame of `size` pixels."""
     light = Light(
         direction=(rng.uniform(-0.7, 0.7), rng.uniform(-0.7, -0.1), rng.uniform(0.6, 1.0)),
         ambient=rng.uniform(0.35, 0.65),
         colour=_vary(rng, (1.0, 0.98, 0.95), 0.03, 0.025),
     )
-    fits = height / 288 * (1.0 if people == 1 else 0.85 * 2 / (people + 0.3))
+    fits = min(size[1] / 288, size[0] / 250 / people)  # the head, 3.5 units high and 2.6 wide, stays in the frame
     return Scene(
         scale=fits * rng.uniform(40, 60),
         centre=(0.5 + (rng.uniform(-0.1, 0.1) if people == 1 else 0.0), rng.uniform(0.50, 0.58)),

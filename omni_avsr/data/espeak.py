@@ -1,4 +1,4 @@
-"""espeak-ng through ctypes: marked-up text in, sound and events out.
+"""espeak-ng through ctypes: words in, sound and phonemes out.
 
 The library (GPLv3) comes with the extra `synthetic` and is loaded at run time only.
 """
@@ -8,18 +8,23 @@ from __future__ import annotations
 import _ctypes
 import ctypes
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 
+from omni_avsr.data.spoken import Event, Manner, SpokenWord
 from omni_avsr.errors import ConfigError, MissingExtraError, nearest
 
 _SYNCHRONOUS, _PHONEME_EVENTS, _IPA, _DONT_EXIT = 2, 1, 2, 0x8000
-_UTF8, _SSML, _PHONEMES = 1, 0x10, 0x100
+_UTF8, _SSML = 1, 0x10
 _EVENT_WORD, _EVENT_PHONEME = 1, 7
 _RATE, _VOLUME, _PITCH, _RANGE, _WORD_GAP = 1, 2, 3, 4, 7  # espeak_PARAMETER
 _LOCK = threading.Lock()
+_CLOSURE = 0.055  # seconds; a voiceless stop is reported at its burst, its silence lies before
+_VOICELESS_STOPS = frozenset("ptkcqʈʔ")
+_Found = tuple[float, int, str | None]  # seconds, character of the input, phoneme or None where a word begins
 
 
 class _Id(ctypes.Union):
@@ -46,30 +51,11 @@ class _VoiceRecord(ctypes.Structure):  # the head of espeak_VOICE
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
-@dataclass(frozen=True)
-class Event:
-    """A word or a phoneme begins."""
-
-    time: float  # seconds
-    position: int  # character of the input at which the word begins, counted from 1
-    phoneme: str | None = None  # IPA, cut at 8 bytes, '' for a pause; None where a word begins
-
-
-def speak(
-    markup: str, voice: str, rate: float, pitch: float, pitch_range: float, word_gap: float
-) -> tuple[np.ndarray, int, list[Event]]:
-    """Speak SSML in which [[...]] encloses phonemes -> (S,) float32 sound, its rate in Hz, events in the order of time.
+def speak(words: Sequence[SpokenWord], manner: Manner) -> tuple[np.ndarray, int, list[Event]]:
+    """Speak `words` -> (S,) float32 sound, its rate in Hz, events in the order of time.
 
     espeak-ng keeps its state in the process and carries noise and flutter from one utterance to the next. So the
     library is opened afresh for each: 5 ms, and the result depends on nothing before, here or in a forked worker.
-
-    Args:
-        markup: SSML without the outer element.
-        voice: 'accent' or 'accent+timbre'.
-        rate: words a minute.
-        pitch: 0 to 99.
-        pitch_range: 0 to 99.
-        word_gap: seconds.
 
     Raises:
         ConfigError: there is no such voice.
@@ -80,25 +66,53 @@ def speak(
     except ImportError as error:
         raise MissingExtraError("espeakng_loader", "synthetic") from error
     settings = {
-        _RATE: rate,
+        _RATE: manner.rate,
         _VOLUME: 60,  # of 100; several timbres clip above
-        _PITCH: pitch,
-        _RANGE: pitch_range,
-        _WORD_GAP: 100 * word_gap,
+        _PITCH: manner.pitch,
+        _RANGE: manner.pitch_range,
+        _WORD_GAP: 100 * manner.word_gap,
     }
+    markup, starts = _markup(words)
     with _LOCK:
         library = ctypes.CDLL(espeakng_loader.get_library_path())
         try:
             data = str(espeakng_loader.get_data_path()).encode()
             hertz = library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS | _IPA | _DONT_EXIT)
-            _set_voice(library, voice)
+            _set_voice(library, manner.voice)
             for parameter, value in settings.items():
                 library.espeak_SetParameter(parameter, round(value), 0)
-            sound, events = _speak(library, markup.encode())
-            return sound, hertz, events
+            sound, found = _speak(library, markup.encode())
+            return sound, hertz, _events(found, starts)
         finally:
             library.espeak_Terminate()
             _ctypes.dlclose(library._handle)
+
+
+def _markup(words: Sequence[SpokenWord]) -> tuple[str, list[int]]:
+    """SSML with a rate and pitch for each word, and the character at which each word begins, counted from 1."""
+    text, starts = "", []
+    for word in words:
+        plain = word.rate == word.pitch == 1
+        tag = f'<prosody rate="{100 * word.rate:.0f}%" pitch="{100 * (word.pitch - 1):+.0f}%">'
+        text += "" if plain else tag
+        starts.append(len(text) + 1)
+        text += escape(word.spelling) + (" " if plain else "</prosody> ")
+    return text, starts
+
+
+def _events(found: Sequence[_Found], starts: Sequence[int]) -> list[Event]:
+    """Phonemes with the word they belong to; voiceless stops begin with their closure."""
+    events: list[Event] = []
+    word = 0
+    for time, position, name in found:
+        if name is None:
+            word = max(word, int(np.searchsorted(starts, position, "right")) - 1)
+        elif not name.startswith("("):  # '(en)' tells of a change of language, not of a sound
+            if name[:1] in _VOICELESS_STOPS:
+                floor = (events[-1].time + time) / 2 if events else 0.0
+                time = max(floor, time - _CLOSURE)
+            events.append(Event(time, word, name))
+    return events
 
 
 def _set_voice(library: Any, voice: str) -> None:
@@ -113,9 +127,9 @@ def _set_voice(library: Any, voice: str) -> None:
     raise ConfigError(f"espeak-ng has no voice '{voice}'; {nearest(voice.split('+')[0], similar)}.")
 
 
-def _speak(library: Any, text: bytes) -> tuple[np.ndarray, list[Event]]:
+def _speak(library: Any, text: bytes) -> tuple[np.ndarray, list[_Found]]:
     blocks: list[np.ndarray] = []
-    events: list[Event] = []
+    events: list[_Found] = []
 
     @_Callback
     def receive(wave: Any, count: int, batch: Any) -> int:
@@ -126,16 +140,16 @@ def _speak(library: Any, text: bytes) -> tuple[np.ndarray, list[Event]]:
             event = batch[i]
             time, position = event.audio_position / 1000, event.text_position
             if event.type == _EVENT_WORD:
-                events.append(Event(time, position))
+                events.append((time, position, None))
             elif event.type == _EVENT_PHONEME:
                 name = ctypes.string_at(ctypes.addressof(event.id), 8).split(b"\0")[0]
-                events.append(Event(time, position, name.decode("utf8", "ignore")))
+                events.append((time, position, name.decode("utf8", "ignore")))
             i += 1
         return 0
 
     library.espeak_SetSynthCallback(receive)
     library.espeak_ng_SetRandSeed(ctypes.c_long(1))
-    library.espeak_Synth(text, len(text) + 1, 0, 0, 0, _UTF8 | _SSML | _PHONEMES, None, None)
+    library.espeak_Synth(text, len(text) + 1, 0, 0, 0, _UTF8 | _SSML, None, None)
     library.espeak_Synchronize()
     sound = np.concatenate(blocks).astype(np.float32) / 32768 if blocks else np.zeros(0, np.float32)
     return sound, events

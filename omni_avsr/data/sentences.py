@@ -23,7 +23,7 @@ class Grammar:
 
     templates: tuple[str, ...]
     slots: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    pronunciations: Mapping[str, str] = field(default_factory=dict)  # word -> espeak-ng phonemes, where not as spelled
+    respellings: Mapping[str, str] = field(default_factory=dict)  # word -> how to write it so that it is read right
 
     def draw(self, rng: np.random.Generator) -> str:
         """One sentence."""
@@ -75,7 +75,7 @@ SENTENCES: dict[str, Grammar] = {
             digit=DIGITS,
             adverb="again now please soon",
         ),
-        {"a": "'eI"},  # the letter, not the article
+        {"a": "eigh"},  # the letter, not the article
     ),
     "digits": Grammar(
         tuple(" ".join(["{digit}"] * length) for length in range(2, 8)),

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from xml.sax.saxutils import escape
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import soxr
 
-from omni_avsr.data import espeak
+from omni_avsr.data import espeak, flite
+from omni_avsr.data.spoken import PAUSE, Engine, Event, Manner, SpokenWord
 from omni_avsr.errors import ConfigError, InputError, nearest
 from omni_avsr.types import SAMPLE_RATE, Word
 
-PAUSE = ""  # name of a phoneme that is silence
-STRESS = "ˈˌ"  # primary and secondary stress, before the vowel in a phoneme's name
+ENGINES: dict[str, Engine] = {"": espeak.speak, "flite": flite.speak}  # what stands before ':' in a voice's name
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Peak:
 class Voice:
     """How an utterance is spoken and heard; the first six fields are the synthesiser's, the rest is done here."""
 
-    name: str = "en-us"  # accent or language, then '+' and a timbre: 'en-gb-scotland+f3', 'de+m2'; see `VOICES`
+    name: str = "en-us"  # 'accent+timbre', as 'en-gb-scotland+f3' or 'de' (see `VOICES`); or 'flite:slt'
     rate: float = 160.0  # words a minute
     pitch: float = 50.0  # 0 to 99; 50 is the timbre's own
     pitch_range: float = 50.0  # 0 (monotone) to 99
@@ -135,7 +135,7 @@ def synthesize(
     voice: Voice | None = None,
     *,
     seed: int = 0,
-    pronunciations: Mapping[str, str] | None = None,
+    respellings: Mapping[str, str] | None = None,
     silence: tuple[float, float] = (0.0, 0.0),
 ) -> Utterance:
     """Speak `text` and say when each phoneme and word sounds; the same arguments give the same samples.
@@ -144,7 +144,7 @@ def synthesize(
         text: one utterance; words are what whitespace separates.
         voice: who speaks; the default is plain espeak-ng en-us.
         seed: of the rhythm, the breath and the room.
-        pronunciations: word -> espeak-ng phonemes, for words not read as spelled: {"a": "'eI"} reads the letter.
+        respellings: word -> what the synthesiser gets to read instead: {"a": "eigh"} is the letter, not the article.
         silence: seconds before and after the speech; the room's echo fades in the latter.
 
     Raises:
@@ -157,63 +157,44 @@ def synthesize(
     if not words:
         raise InputError("The text to be spoken is empty; give at least one word.")
     rng = np.random.default_rng(seed)
-    markup, starts = _markup(words, voice, rng, pronunciations or {})
-    sound, rate, events = espeak.speak(
-        markup, voice.name, voice.rate / voice.warp, voice.pitch, voice.pitch_range, voice.word_gap
-    )
+    engine, _, name = voice.name.rpartition(":")
+    if engine not in ENGINES:
+        raise ConfigError(
+            f"No engine '{engine}' for the voice '{voice.name}'; {nearest(engine, filter(None, ENGINES))}."
+        )
+    manner = Manner(name, voice.rate / voice.warp, voice.pitch, voice.pitch_range, voice.word_gap)
+    sound, rate, events = ENGINES[engine](_rhythm(words, voice, rng, respellings or {}), manner)
     if not any(event.phoneme for event in events):
         raise InputError(f"The voice '{voice.name}' finds nothing to speak in {text!r}; give words of its language.")
     # Played `warp` times faster, formants and pitch rise together; the speech was made as much slower, so time stays.
     audio = soxr.resample(sound, rate * voice.warp, SAMPLE_RATE)
     audio = np.pad(audio, [round(seconds * SAMPLE_RATE) for seconds in silence])
-    phonemes, owners = _follow(events, starts, len(audio) / SAMPLE_RATE, voice.warp, silence[0])
+    phonemes, owners = _follow(events, len(audio) / SAMPLE_RATE, voice.warp, silence[0])
     audio = _colour(audio, voice, rng)
-    return Utterance(text, audio, phonemes, _words(words, phonemes, owners))
+    return Utterance(text, audio, tuple(phonemes), _words(words, phonemes, owners))
 
 
-def _markup(
-    words: Sequence[str], voice: Voice, rng: np.random.Generator, pronunciations: Mapping[str, str]
-) -> tuple[str, list[int]]:
-    """SSML with a rate and pitch for each word, and the character at which each word begins, counted from 1."""
-    text, starts = "", []
-    # Phonemes need a space after them: without it espeak-ng reads the next tag aloud.
-    for word in words:
-        rate, pitch = np.exp(np.clip(rng.normal(0, voice.liveliness, 2), -0.5, 0.5)) if voice.liveliness else (1.0, 1.0)
-        spoken = f"[[{pronunciations[word]}]] " if word in pronunciations else escape(word)
-        if voice.liveliness:
-            text += f'<prosody rate="{100 * rate:.0f}%" pitch="{100 * (pitch - 1):+.0f}%">'
-        starts.append(len(text) + 1)
-        text += spoken + ("</prosody> " if voice.liveliness else " ")
-    return text, starts
+def _rhythm(
+    words: Sequence[str], voice: Voice, rng: np.random.Generator, respellings: Mapping[str, str]
+) -> list[SpokenWord]:
+    spellings = [respellings.get(word, word) for word in words]
+    if not voice.liveliness:
+        return [SpokenWord(spelling) for spelling in spellings]
+    factors = np.exp(np.clip(rng.normal(0, voice.liveliness, (len(words), 2)), -0.5, 0.5))
+    return [SpokenWord(spelling, *map(float, pair)) for spelling, pair in zip(spellings, factors, strict=True)]
 
 
 # ---- times -----------------------------------------------------------------------------------
 
-_CLOSURE = 0.055  # seconds; the synthesiser reports a voiceless stop at its burst, its silence lies before
-_VOICELESS_STOPS = frozenset("ptkcqʈʔ")
 
-
-def _follow(
-    events: Sequence[espeak.Event], starts: Sequence[int], duration: float, warp: float, offset: float
-) -> tuple[tuple[Phoneme, ...], list[int]]:
-    """Phonemes with ends, on the clock of the resampled audio, and for each the index of its word."""
-    heard: list[Phoneme] = []
-    owners: list[int] = []
-    word = 0
-    for event in events:
-        if event.phoneme is None:
-            word = max(word, int(np.searchsorted(starts, event.position, "right")) - 1)
-        elif not event.phoneme.startswith("("):  # '(en)' tells of a change of language, not of a sound
-            heard.append(Phoneme(min(event.time / warp + offset, duration), duration, event.phoneme))
-            owners.append(word)
-    for i, phoneme in enumerate(heard):
-        if phoneme.name[:1] in _VOICELESS_STOPS:
-            floor = offset if i == 0 else (heard[i - 1].start + phoneme.start) / 2
-            heard[i] = replace(phoneme, start=max(floor, phoneme.start - _CLOSURE / warp))
-    if heard and heard[0].start > 0:
-        heard, owners = [Phoneme(0.0, heard[0].start, PAUSE), *heard], [owners[0], *owners]
-    ends = [*(p.start for p in heard[1:]), duration]
-    return tuple(replace(p, end=end) for p, end in zip(heard, ends, strict=True)), owners
+def _follow(events: Sequence[Event], duration: float, warp: float, offset: float) -> tuple[list[Phoneme], list[int]]:
+    """Phonemes on the clock of the resampled audio, from 0 to `duration`, and for each the index of its word."""
+    starts = [min(event.time / warp + offset, duration) for event in events]
+    names, owners = [event.phoneme for event in events], [event.word for event in events]
+    if starts[0] > 0:
+        starts, names, owners = [0.0, *starts], [PAUSE, *names], [owners[0], *owners]
+    edges = pairwise([*starts, duration])
+    return [Phoneme(start, end, name) for (start, end), name in zip(edges, names, strict=True)], owners
 
 
 def _words(words: Sequence[str], phonemes: Sequence[Phoneme], owners: Sequence[int]) -> tuple[Word, ...]:

@@ -174,7 +174,7 @@ def make_sample(path: str | Path, seed: int = 7) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     grammar = SENTENCES["grid"]
-    speech = synthesize(SAMPLE_TEXT, SAMPLE_VOICE, seed=seed, pronunciations=grammar.pronunciations, silence=(0.4, 0.0))
+    speech = synthesize(SAMPLE_TEXT, SAMPLE_VOICE, seed=seed, respellings=grammar.respellings, silence=(0.4, 0.0))
     clip = render(speech.phonemes, SAMPLE_SECONDS, seed=seed, face=SAMPLE_FACE, scene=SAMPLE_SCENE)
     beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
@@ -251,7 +251,7 @@ def _speaker(spec: CorpusSpec, number: int) -> tuple[Voice, Face]:
 def _say(text: str, voice: Voice, grammar: Grammar, rng: np.random.Generator) -> Utterance:
     silence = (float(rng.uniform(0.1, 0.6)), float(rng.uniform(0.15, 0.6)))
     seed = int(rng.integers(2**31))
-    return synthesize(text, voice, seed=seed, pronunciations=grammar.pronunciations, silence=silence)
+    return synthesize(text, voice, seed=seed, respellings=grammar.respellings, silence=silence)
 
 
 def _make(planned: Planned, spec: CorpusSpec, out: Path) -> None:
@@ -265,7 +265,7 @@ def _make(planned: Planned, spec: CorpusSpec, out: Path) -> None:
     beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         if spec.video:
-            scene = random_scene(rng, height=spec.size[1])
+            scene = random_scene(rng, size=spec.size)
             clip = render(
                 speech.phonemes, speech.duration, seed=int(rng.integers(2**31)), size=spec.size, face=face, scene=scene
             )

@@ -61,7 +61,7 @@ def render_group(
 ) -> list[Rendered]:
     """Film several faces side by side, each with its own phonemes; every result holds the same frames."""
     rng = np.random.default_rng(seed)
-    scene = scene or random_scene(rng, len(speakers))
+    scene = scene or random_scene(rng, len(speakers), size)
     count = max(1, round(duration * FPS))
     heads = []
     for i, (phonemes, face) in enumerate(speakers):

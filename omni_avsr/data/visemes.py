@@ -13,7 +13,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from omni_avsr.data.speech_synthesis import STRESS, Phoneme
+from omni_avsr.data.speech_synthesis import Phoneme
+from omni_avsr.data.spoken import STRESS
 from omni_avsr.types import FPS
 
 logger = logging.getLogger(__name__)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omni_avsr.data.speech_synthesis import ACCENTS, PAUSE, VOICES, Peak, Utterance, Voice, random_voice, synthesize
+from omni_avsr.data import flite
+from omni_avsr.data.speech_synthesis import ACCENTS, VOICES, Peak, Utterance, Voice, random_voice, synthesize
+from omni_avsr.data.spoken import PAUSE
 from omni_avsr.errors import ConfigError, InputError, MissingExtraError
 from omni_avsr.types import SAMPLE_RATE
 
@@ -90,7 +94,7 @@ def test_words_spoken_as_one_share_their_time() -> None:
 
 def test_a_letter_is_read_as_its_name_where_told() -> None:
     article = synthesize("place blue at a two now")
-    letter = synthesize("place blue at a two now", Voice(liveliness=0.1), pronunciations={"a": "'eI"})
+    letter = synthesize("place blue at a two now", Voice(liveliness=0.1), respellings={"a": "eigh"})
     assert [w.word for w in letter.words] == ["place", "blue", "at", "a", "two", "now"]
     for speech, name in ((article, "eɪ"), (letter, "eɪ")):
         word = speech.words[3]
@@ -143,3 +147,56 @@ def test_errors_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(MissingExtraError, match=r"omni-avsr\[synthetic\]"):
         synthesize("hello")
+
+
+# ---- flite, an engine that may be there --------------------------------------------------------
+
+FAKE_FLITE = """#!{python}
+import sys, wave
+options = dict(zip(sys.argv[1:], sys.argv[2:]))
+sounds = {{"place": "p l ey s", "blue": "b l uw", "eigh": "ey"}}
+spoken = ["pau"] + " ".join(sounds[w] for w in options["-t"].split()).split() + ["pau"]
+if "-psdur" in sys.argv:
+    with wave.open(options["-o"], "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(bytes([0, 8, 0, 248]) * 800 * len(spoken))
+    print(" ".join(f"{{name}}:{{(i + 1) / 10:.3f}}" for i, name in enumerate(spoken)))
+else:
+    print(" ".join(spoken))
+"""
+
+
+def test_flite_words_are_found_by_counting_phonemes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "flite"
+    program.write_text(FAKE_FLITE.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    flite._length.cache_clear()
+    speech = synthesize("place blue a", Voice("flite:slt"), respellings={"a": "eigh"})
+    flite._length.cache_clear()
+    assert speech.duration == pytest.approx(1.0)
+    assert [p.name for p in speech.phonemes] == ["", "p", "l", "ˈeɪ", "s", "b", "l", "ˈu", "ˈeɪ", ""]
+    assert [(w.word, round(w.start, 2), round(w.end, 2)) for w in speech.words] == [
+        ("place", 0.1, 0.5),
+        ("blue", 0.5, 0.8),
+        ("a", 0.8, 0.9),
+    ]
+
+
+@pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
+@pytest.mark.parametrize("name", sorted(flite.VOICES))
+def test_flite_voices_speak(name: str) -> None:
+    slow, fast = (synthesize(SENTENCE, Voice(f"flite:{name}", rate=rate, warp=1.1)) for rate in (120, 200))
+    assert [w.word for w in slow.words] == SENTENCE.split()
+    assert slow.duration == pytest.approx(fast.duration * 200 / 120, rel=0.12)
+    assert {p.name for p in slow.phonemes} <= set(flite._IPA.values())
+
+
+def test_flite_errors_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ConfigError, match="apt install flite"):
+        synthesize("hello", Voice("flite:slt"))
+    with pytest.raises(ConfigError, match="did you mean 'slt'"):
+        synthesize("hello", Voice("flite:slx"))
+    with pytest.raises(ConfigError, match="No engine 'flit'"):
+        synthesize("hello", Voice("flit:slt"))

@@ -94,8 +94,9 @@ class Experts(nn.Module):
         seats = max(1, int(visits.sum(0).max())) if len(x) else 1
         seat = chosen.flatten() * seats + turn  # (n k), all different
         grouped = x.new_zeros(count * seats, x.shape[1]).index_copy(0, seat, x.repeat_interleave(k, 0))
-        answers = self._answers(grouped.view(count, seats, -1)).flatten(0, 1)[seat].view(len(x), k, -1)
-        return (answers * weights[..., None]).sum(1)
+        answers = self._answers(grouped.unflatten(0, (count, seats))).flatten(0, 1)[seat]
+        answers = answers.view(len(x), k, answers.shape[-1])
+        return (answers * weights[..., None]).sum(1).to(x.dtype)
 
     def _answers(self, x: Tensor) -> Tensor:
         """(experts, seats, width) -> (experts, seats, out_dim)."""

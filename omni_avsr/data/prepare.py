@@ -94,6 +94,7 @@ def _finished(rows: Sequence[Row], out: Path, options: PrepareOptions) -> Iterat
     if options.mouths and left:
         shared_detector(options.offline)  # fetched once, before the processes ask for it
     workers = cores() if options.workers is None else options.workers
+    workers = min(workers, len(left) // 8)  # a process takes seconds to start
     outcomes = each(partial(finish, out=out, options=options), left, workers)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not options.progress) as bar:

@@ -6,12 +6,18 @@ only says when each of its units is heard or seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from omni_avsr.types import Word
+from omni_avsr.model.omni import OmniAVSR
+from omni_avsr.tasks import TASKS
+from omni_avsr.types import Batch, Word
+
+log = logging.getLogger(__name__)
 
 STAY, STEP, SKIP = 0, 1, 2  # how a path entered a state: from itself, from the one before, over a blank
 
@@ -94,12 +100,70 @@ def words(spans: Sequence[Span], labels: Sequence[int], texts: Sequence[str], fr
         start: seconds of frame 0.
 
     Returns:
-        One `Word` per text that has a unit; `word` begins with a space, as whisper's words do.
+        One `Word` per text; `word` begins with a space, as whisper's words do. A word that the head cannot spell has
+        probability 0 and lies between its neighbours.
     """
-    out = []
-    for index, text in enumerate(texts):
-        own = [span for span, label in zip(spans, labels, strict=True) if label == index]
-        if own:
-            certainty = float(np.mean([span.probability for span in own]))
-            out.append(Word(start + own[0].start * frame, start + own[-1].end * frame, f" {text}", certainty))
+    own = [[span for span, label in zip(spans, labels, strict=True) if label == i] for i in range(len(texts))]
+    out: list[Word] = []
+    for i, text in enumerate(texts):
+        if own[i]:
+            first, last = own[i][0].start, own[i][-1].end
+            certainty = float(np.mean([span.probability for span in own[i]]))
+        else:
+            first = max((s.end for earlier in own[:i] for s in earlier), default=0)
+            last = min((s.start for later in own[i + 1 :] for s in later), default=first)
+            certainty = 0.0
+        out.append(Word(start + first * frame, start + last * frame, f" {text}", certainty))
+    return out
+
+
+def spell(text: str, units_of: Callable[[str], list[int]]) -> tuple[list[int], list[int]]:
+    """The units of `text`, and for each the index of its word; -1 for what stands between words.
+
+    Args:
+        text: words with single spaces.
+        units_of: the head's spelling of any text. Where the beginning of the text up to a word is spelled as in the
+            whole text, the word begins there; else at the end of the word before it, as with tokens that hold
+            the space.
+    """
+    units = units_of(text)
+    labels = [-1] * len(units)
+    at = 0  # characters
+    for index, word in enumerate(text.split()):
+        at = text.index(word, at)
+        before, through = units_of(text[:at]), units_of(text[: at + len(word)])
+        begin = len(before) if before == units[: len(before)] else len(units_of(text[:at].rstrip()))
+        for position in range(begin, min(len(through), len(units))):
+            labels[position] = index
+        at += len(word)
+    return units, labels
+
+
+@torch.inference_mode()
+def word_times(
+    model: OmniAVSR, batch: Batch, texts: Sequence[str], tasks: Sequence[str], starts: Sequence[float]
+) -> list[tuple[Word, ...] | None]:
+    """The words of each row with their times: by the sound where the task hears, else by the lips.
+
+    Args:
+        model: with CTC heads.
+        batch: B rows.
+        texts: what was recognised in them.
+        tasks: how.
+        starts: seconds of the file at which the rows begin.
+
+    Returns:
+        B tuples; None, with a warning, for a row that is too short for its text.
+    """
+    clocks = [TASKS[task].modalities[0] for task in tasks]  # audio comes first, and is the finer clock
+    encoded = model.encode(batch, sorted(set(clocks)))
+    heads = {m: model.ctc.log_probs(e, m).cpu().numpy() for m, e in encoded.items()}
+    out: list[tuple[Word, ...] | None] = []
+    for row, (text, clock, start) in enumerate(zip(texts, clocks, starts, strict=True)):
+        units, labels = spell(text, model.ctc.targets)
+        spans = align(heads[clock][row, : int(encoded[clock].lengths[row])], units)
+        if spans is None:
+            log.warning("no word times for '%s' at %.2f s: it is too short for its text", text, start)
+        frame = 1 / int(model.encoder(clock).frames_per_second)
+        out.append(None if spans is None else tuple(words(spans, labels, text.split(), frame, start)))
     return out

@@ -1,0 +1,107 @@
+"""`omni-avsr`: the table of sub-commands, and what happens when one fails.
+
+A command is a function in a module of this folder and a row of `COMMANDS`. Results go to standard output, progress
+and logs to standard error. Exit codes: 0 all done, 1 something failed, 2 not understood, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from omni_avsr import __version__
+from omni_avsr.cli.arguments import Spelling, normalise
+from omni_avsr.cli.evaluate import evaluate
+from omni_avsr.cli.models import import_, info
+from omni_avsr.cli.prepare import prepare
+from omni_avsr.cli.train import train
+from omni_avsr.cli.transcribe import transcribe
+from omni_avsr.errors import OmniAVSRError
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "transcribe": transcribe,
+    "train": train,
+    "evaluate": evaluate,
+    "prepare": prepare,
+    "info": info,
+    "import": import_,
+}
+INTERRUPTED = 130  # 128 + SIGINT, as shells count; TrainingInterrupted has the same
+
+
+class Command(TyperCommand):
+    """A sub-command that reads whisper's way of typing and turns errors into one sentence."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As click, after `arguments.normalise`."""
+        return super().parse_args(ctx, normalise(args, Spelling.of(self.params)))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; `--verbose` or OMNI_AVSR_DEBUG shows tracebacks and every log line."""
+        debug = bool(ctx.params.get("verbose")) or bool(os.environ.get("OMNI_AVSR_DEBUG"))
+        _set_up(debug)
+        try:
+            return super().invoke(ctx)
+        except (OmniAVSRError, OSError) as error:
+            if isinstance(error, BrokenPipeError):
+                raise  # `| head` is no failure; click ends quietly
+            if debug:
+                traceback.print_exc()
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(getattr(error, "exit_code", 1)) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _set_up(debug: bool) -> None:
+    # before torch and transformers are imported: they read these once
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if debug else "1")
+    log = logging.getLogger("omni_avsr")
+    for handler in [h for h in log.handlers if h.get_name() == "cli"]:
+        log.removeHandler(handler)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.set_name("cli")
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s" if debug else "%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG if debug else logging.WARNING)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"omni-avsr {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    name="omni-avsr",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(help="One speech recogniser that hears, reads lips, or does both, at the token budget you choose.")
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+for _name, _function in COMMANDS.items():
+    app.command(_name, cls=Command, no_args_is_help=True)(_function)
+
+
+def main() -> None:
+    """The entry point of `omni-avsr` and of `python -m omni_avsr`."""
+    app()

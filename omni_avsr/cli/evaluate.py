@@ -1,0 +1,71 @@
+"""`omni-avsr evaluate MANIFEST -o OUT`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omni_avsr.cli.options import BatchSize, BeamSize, Device, Model, Offline, Out, Verbose
+from omni_avsr.errors import ConfigError
+
+
+def evaluate(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="JSON lines, as 'prepare' writes them.")],
+    out: Out,
+    model: Model = "default",
+    tasks: Annotated[
+        list[str] | None, typer.Option("--tasks", metavar="TASK...", help="asr vsr avsr. [default: the model's]")
+    ] = None,
+    audio_rates: Annotated[
+        list[int] | None, typer.Option("--audio_rates", metavar="N...", help="[default: those it was trained for]")
+    ] = None,
+    video_rates: Annotated[
+        list[int] | None, typer.Option("--video_rates", metavar="N...", help="[default: those it was trained for]")
+    ] = None,
+    snrs: Annotated[
+        list[str] | None, typer.Option("--snrs", metavar="DB...", help="Signal-to-noise ratios: clean 10 5 0 -5.")
+    ] = None,
+    noise: Annotated[
+        list[str] | None,
+        typer.Option("--noise", metavar="NOISE...", help="babble, white, pink, a sound file or a folder of them."),
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Only rows of this split. [default: all rows]")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Of the noise and of the confidence intervals.")] = 0,
+    beam_size: BeamSize = 5,
+    batch_size: BatchSize = 16,
+    device: Device = "auto",
+    offline: Offline = False,
+    verbose: Verbose = False,
+) -> None:
+    """Word error rates for every combination of tasks, rates and noise: results.json, utterances.jsonl, report.html."""
+    levels = [_snr(text) for text in snrs or ["clean"]]
+    from omni_avsr.evaluate.grid import evaluate as run
+    from omni_avsr.evaluate.measure import Options
+    from omni_avsr.evaluate.report import condition, system
+
+    noises = noise or ["babble"]
+    options = Options(tasks, audio_rates, video_rates, levels, noises, seed, split, beam_size, batch_size)
+    command = shlex.join(["omni-avsr", *sys.argv[1:]])
+    results = run(manifest, model, out, options, device=device, offline=offline, command=command, progress=True)
+
+    for row in results["rows"]:
+        typer.echo(
+            f"{system(row):<12} {condition(row):<16} WER {100 * row['wer']:6.2f} %   CER {100 * row['cer']:6.2f} %"
+        )
+    typer.echo(f"report: {out / 'report.html'}", err=True)
+
+
+def _snr(text: str) -> float | None:
+    """'clean' or decibels."""
+    if text == "clean":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(
+            f"--snrs {text}: expected 'clean' or a number of decibels, for example --snrs clean 5 -5"
+        ) from None

@@ -1,0 +1,147 @@
+"""`evaluate`: word error rates over a grid of tasks, rates and noises, with all that lies behind them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from omni_avsr.checkpoints import load_model, model_info
+from omni_avsr.data.manifest import Row, read_manifest
+from omni_avsr.data.normalize import normalize
+from omni_avsr.errors import DataError
+from omni_avsr.evaluate import provenance, report
+from omni_avsr.evaluate.measure import Answers, Grid, Options
+from omni_avsr.evaluate.metrics import Counts, word_errors
+from omni_avsr.model.omni import OmniAVSR
+
+RESULTS, UTTERANCES, REPORT = "results.json", "utterances.jsonl", "report.html"
+log = logging.getLogger(__name__)
+
+
+def evaluate(
+    manifest: str | Path,
+    model: str | Path | OmniAVSR,
+    out: str | Path,
+    options: Options | None = None,
+    *,
+    device: str = "auto",
+    offline: bool = False,
+    command: str = "",
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Measures a model on a manifest, and writes results.json, utterances.jsonl and report.html to `out`.
+
+    Args:
+        model: "default", a model folder, a hub id, or a loaded model, which stays on its device.
+        command: what was typed, for the record.
+        progress: a bar on standard error.
+
+    Returns:
+        What results.json holds: {"rows": [...], "meta": {...}}. Rates of error are fractions.
+
+    Raises:
+        DataError: a manifest or row that cannot be used.
+        ConfigError: an unknown task or noise.
+        RateError: a rate the model was not trained for.
+    """
+    options = options or Options()
+    name = "given" if isinstance(model, OmniAVSR) else str(model)
+    if not isinstance(model, OmniAVSR):
+        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        model = load_model(model, chosen, offline=offline)
+    rows = _rows(Path(manifest), options.split, model.config.preprocess.normalizer)
+    grid = Grid(model, rows, options)
+    answers = grid.measure(progress)
+    table, lines = _tabulate(grid, answers, options.seed)
+    meta = {
+        "model": name,
+        "manifest": str(manifest),
+        "split": options.split or None,
+        "origin": {} if name == "given" else model_info(name, offline=offline)["origin"],
+        "config": model.config.model_dump(mode="json"),
+        "normalizer": model.config.preprocess.normalizer,
+        "beam_size": options.beam_size,
+        "seed": options.seed,
+        "machine": provenance.machine(model.device),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+    }
+    results = {"rows": table, "meta": meta}
+    _write(Path(out) / UTTERANCES, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    _write(Path(out) / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    _write(Path(out) / REPORT, report.render(results, lines))
+    return results
+
+
+def _rows(manifest: Path, split: str, normalizer: str) -> list[tuple[Row, str]]:
+    """The rows of `split` with their normalised texts, the longest first: memory runs out at once or never."""
+    found = read_manifest(manifest)
+    wanted = [row for row in found if split in ("", row.split)]
+    rows = [(row, text) for row in wanted if (text := normalize(row.text, normalizer))]
+    if not rows:
+        have = ", ".join(sorted({row.split for row in found})) or "none"
+        raise DataError(
+            f"'{manifest}' has no row with a transcript" + f" in split '{split}'; splits: {have}" * bool(split)
+        )
+    if len(rows) < len(wanted):
+        log.warning("%d row(s) have no transcript and are left out", len(wanted) - len(rows))
+    if not split and any(row.split == "train" for row, _ in rows):
+        log.warning("'%s' holds rows of the split 'train'; choose one with --split", manifest)
+    return sorted(rows, key=lambda pair: -pair[0].frames)
+
+
+# ---- writing -----------------------------------------------------------------------------------
+
+
+def _tabulate(grid: Grid, answers: Answers, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of results.json and the lines of utterances.jsonl."""
+    rows, lines = [], []
+    for system, condition in itertools.product(grid.systems, grid.conditions):
+        heard = [answers[system, condition][row.id] for row, _ in grid.rows if row.id in answers[system, condition]]
+        if not heard:
+            raise DataError(f"no row has the streams that the task '{system.task}' needs")
+        rates = word_errors([h.reference for h in heard], [h.hypothesis for h in heard], seed)
+        where = {**vars(system), **vars(condition)}
+        rows.append(
+            {
+                **where,
+                "wer": rates.words.rate,
+                "cer": rates.characters.rate,
+                **_edits(rates.words),
+                "utterances": len(heard),
+                "wer_ci95": list(rates.interval),
+            }
+        )
+        for h, counts in sorted(zip(heard, rates.utterances, strict=True), key=lambda pair: pair[0].row.id):
+            texts = {"id": h.row.id, **where, "reference": h.reference, "hypothesis": h.hypothesis}
+            lines.append({**texts, "wer": counts.rate, **_edits(counts), "avg_logprob": round(h.avg_logprob, 4)})
+    return rows, lines
+
+
+def _edits(counts: Counts) -> Mapping[str, int]:
+    return {
+        "substitutions": counts.substitutions,
+        "deletions": counts.deletions,
+        "insertions": counts.insertions,
+        "words": counts.length,
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, "utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,233 @@
+"""Asking a model the same utterances under many conditions, with as little work as that takes.
+
+A batch of utterances is read once and stays while every condition is measured on it. Noise is a function of seed,
+noise and utterance, so that levels differ in loudness alone and every run hears the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from omni_avsr.data.dataset import load_sample
+from omni_avsr.data.manifest import Row
+from omni_avsr.data.noise import Rng, Utterances, load_noises, mix_noise
+from omni_avsr.data.normalize import normalize
+from omni_avsr.errors import ConfigError, DataError, InputError
+from omni_avsr.media.features import extract
+from omni_avsr.model.batch import collate
+from omni_avsr.model.decode import DecodeOptions, decode
+from omni_avsr.model.omni import OmniAVSR
+from omni_avsr.tasks import TASKS
+from omni_avsr.types import Hypothesis, Sample
+
+VOICES = 64  # utterances that babble draws on; their sound is kept in memory
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is done to the sound."""
+
+    snr_db: float | None = None  # None = clean
+    noise: str | None = None
+
+
+@dataclass(frozen=True)
+class System:
+    """One way of using the model."""
+
+    task: str
+    audio_rate: int | None
+    video_rate: int | None
+
+    @property
+    def rates(self) -> dict[str, int]:
+        """Modality -> rate, of the streams that the task perceives."""
+        both = {"audio": self.audio_rate, "video": self.video_rate}
+        return {m: rate for m, rate in both.items() if rate is not None}
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What one system made of one utterance."""
+
+    row: Row
+    reference: str  # normalised
+    hypothesis: str  # normalised
+    avg_logprob: float
+
+
+Answers = dict[tuple[System, Condition], dict[str, Heard]]  # by utterance
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to measure."""
+
+    tasks: Sequence[str] | None = None  # None = those of the model
+    audio_rates: Sequence[int] | None = None  # None = those it was trained for
+    video_rates: Sequence[int] | None = None
+    snrs: Sequence[float | None] = (None,)  # decibels; None = clean
+    noises: Sequence[str] = ("babble",)  # rows of data.noise.NOISES, files or folders
+    seed: int = 0
+    split: str = ""  # empty = every row
+    beam_size: int = 5
+    batch_size: int = 16
+
+
+# ---- what is measured --------------------------------------------------------------------------
+
+
+def conditions(snrs: Sequence[float | None], noises: Sequence[str]) -> list[Condition]:
+    """Clean once, every other level with every noise; each once, in the order asked for."""
+    out = [Condition() if snr is None else Condition(snr, n) for n in noises for snr in snrs]
+    return list(dict.fromkeys(out))
+
+
+def systems(model: OmniAVSR, options: Options) -> list[System]:
+    """Every task at every combination of the rates of its streams.
+
+    Raises:
+        ConfigError, RateError: a task or rate that the model does not have.
+    """
+    config = model.config
+    wanted = {
+        "audio": options.audio_rates or sorted(config.audio_rates),
+        "video": options.video_rates or sorted(config.video_rates),
+    }
+    out = []
+    for task in options.tasks or config.tasks:
+        heard = wanted["audio"] if task in TASKS and "audio" in TASKS[task].modalities else [None]
+        seen = wanted["video"] if task in TASKS and "video" in TASKS[task].modalities else [None]
+        for audio_rate, video_rate in itertools.product(heard, seen):
+            model.check_rates(task, audio_rate, video_rate)
+            out.append(System(task, audio_rate, video_rate))
+    return list(dict.fromkeys(out))
+
+
+# ---- measuring ---------------------------------------------------------------------------------
+
+
+class Grid:
+    """The conditions and systems of one evaluation, and the way through them."""
+
+    def __init__(self, model: OmniAVSR, rows: list[tuple[Row, str]], options: Options) -> None:
+        self.model, self.rows, self.options = model, rows, options
+        self.systems = systems(model, options)
+        self.conditions = conditions(options.snrs, options.noises)
+        names = list(dict.fromkeys(c.noise for c in self.conditions if c.noise is not None))
+        self.noises = dict(zip(names, load_noises(names), strict=True))
+        self.voices = _Voices([row for row, _ in rows], options.seed)
+        if "babble" in self.noises and len(rows) < 2:
+            raise ConfigError("noise 'babble' is mixed from other utterances, and there are none; choose white or pink")
+
+    def measure(self, progress: bool) -> Answers:
+        """The answers of every system in every condition; what no noise can change is asked once."""
+        answers: Answers = defaultdict(dict)
+        with _bar(len(self.rows), progress) as advance:
+            for start in range(0, len(self.rows), self.options.batch_size):
+                group = self.rows[start : start + self.options.batch_size]
+                for alike in _alike([(_load(row), row, text) for row, text in group]):
+                    self._measure_batch(alike, answers)
+                advance(len(group))
+        for system in self.systems:
+            missing = len(self.rows) - len(answers[system, self.conditions[0]])
+            if missing:
+                log.warning("%s: %d row(s) lack a stream and are left out", system.task, missing)
+        return answers
+
+    def _measure_batch(self, group: Sequence[tuple[Sample, Row, str]], answers: Answers) -> None:
+        """`group`: utterances with the same streams."""
+        present = {"audio": group[0][0].audio is not None, "video": group[0][0].mouths is not None}
+        able = [s for s in self.systems if all(present[m] for m in TASKS[s.task].modalities)]
+        contract, options = self.model.config.preprocess, DecodeOptions(self.options.beam_size)
+        for number, condition in enumerate(self.conditions):
+            asked = [s for s in able if number == 0 or "audio" in s.rates]
+            if not asked:
+                continue
+            samples = [self._mixed(sample, condition) for sample, _, _ in group]
+            features = [extract(s.audio, s.mouths, contract, id=s.id) for s in samples]
+            batch = collate(features).to(self.model.device)
+            for system in asked:
+                found = decode(self.model, batch, system.task, system.rates, options)
+                said = dict(self._answers(group, found))
+                same = self.conditions if "audio" not in system.rates else [condition]
+                for each in same:
+                    answers[system, each] |= said
+
+    def _answers(
+        self, group: Sequence[tuple[Sample, Row, str]], found: Sequence[Hypothesis]
+    ) -> Iterator[tuple[str, Heard]]:
+        name = self.model.config.preprocess.normalizer
+        for (_, row, text), hypothesis in zip(group, found, strict=True):
+            yield row.id, Heard(row, text, normalize(hypothesis.text, name), hypothesis.avg_logprob)
+
+    def _mixed(self, sample: Sample, condition: Condition) -> Sample:
+        if condition.noise is None or condition.snr_db is None or sample.audio is None:
+            return sample
+        # not the level: from one to the next only the loudness differs
+        rng = np.random.default_rng((self.options.seed, _number(condition.noise), _number(sample.id)))
+        noise = self.noises[condition.noise](len(sample.audio), rng, self.voices.others(sample.id))
+        return Sample(sample.id, mix_noise(sample.audio, noise, condition.snr_db), sample.mouths)
+
+
+class _Voices:
+    """The sound of some utterances, for babble."""
+
+    def __init__(self, rows: Sequence[Row], seed: int) -> None:
+        order = np.random.default_rng(seed).permutation(len(rows))[: VOICES + 1]
+        self._rows = [rows[i] for i in sorted(order)]
+        self._kept: dict[str, np.ndarray | None] = {}
+
+    def others(self, name: str) -> Utterances:
+        """Draws voices that are not utterance `name`: (count, rng) -> arrays."""
+        rows = [row for row in self._rows if row.id != name]
+
+        def draw(count: int, rng: Rng) -> list[np.ndarray]:
+            chosen = rng.choice(len(rows), count, replace=count > len(rows))
+            voices = [self._sound(rows[int(i)]) for i in chosen]
+            return [voice for voice in voices if voice is not None]
+
+        return draw
+
+    def _sound(self, row: Row) -> np.ndarray | None:
+        if row.id not in self._kept:
+            self._kept[row.id] = load_sample(row, ("audio",)).audio
+        return self._kept[row.id]
+
+
+def _load(row: Row) -> Sample:
+    try:
+        return load_sample(row)
+    except InputError as error:
+        raise DataError(f"row '{row.id}' cannot be used: {error}") from error
+
+
+def _alike(group: Iterable[tuple[Sample, Row, str]]) -> Iterator[list[tuple[Sample, Row, str]]]:
+    """The utterances by the streams they have."""
+    kinds: dict[tuple[bool, bool], list[tuple[Sample, Row, str]]] = {}
+    for item in group:
+        kinds.setdefault((item[0].audio is None, item[0].mouths is None), []).append(item)
+    yield from kinds.values()
+
+
+def _number(text: str) -> int:
+    return zlib.crc32(text.encode())
+
+
+@contextmanager
+def _bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:
+        number = bar.add_task("utterances", total=total)
+        yield lambda count: bar.advance(number, count)

@@ -1,0 +1,230 @@
+"""From any input to segments, as they are ready: open, cut into windows, choose what to perceive, decode in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, count, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from omni_avsr.checkpoints.native import load_model
+from omni_avsr.config import PreprocessConfig
+from omni_avsr.data.mouth_store import SUFFIX, write_store
+from omni_avsr.errors import ConfigError
+from omni_avsr.media.face import face_policy
+from omni_avsr.media.features import extract
+from omni_avsr.media.mouth import mouth_stream
+from omni_avsr.model.batch import collate
+from omni_avsr.model.decode import DecodeOptions, decode
+from omni_avsr.model.omni import OmniAVSR
+from omni_avsr.tasks import TASKS
+from omni_avsr.transcribe.inputs import Media, Source, open_input
+from omni_avsr.transcribe.perception import AUTO, Planned, allowed, plan, wanted_tasks
+from omni_avsr.transcribe.windows import Eyes, Window, heard, seen
+from omni_avsr.transcribe.words import word_times
+from omni_avsr.types import Features, Hypothesis, Segment, TranscriptionInfo, Word
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted of one transcription; the keywords of `Transcriber.transcribe`."""
+
+    task: str = AUTO
+    audio_rate: int | None = None
+    video_rate: int | None = None
+    beam_size: int = 5
+    face: str = "largest"
+    batch_size: int = 8
+    word_timestamps: bool = False
+    save_crops: Path | None = None
+
+
+class Transcriber:
+    """A loaded model that turns files, file objects and arrays into text.
+
+    Args:
+        model: "default", a model folder, a hub id, or a loaded model, which stays on its device.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1".
+        offline: fetch nothing.
+
+    Raises:
+        CheckpointError, AssetError: the model is missing or does not fit together.
+        ConfigError: no such device.
+    """
+
+    def __init__(self, model: str | Path | OmniAVSR = "default", device: str = "auto", offline: bool = False) -> None:
+        self.offline = offline
+        self.model = model if isinstance(model, OmniAVSR) else load_model(model, _device(device), offline=offline)
+        self.device = next(self.model.parameters()).device
+
+    def transcribe(
+        self,
+        source: Source | None = None,
+        task: str = AUTO,
+        audio_rate: int | None = None,
+        video_rate: int | None = None,
+        beam_size: int = 5,
+        face: str = "largest",
+        batch_size: int = 8,
+        word_timestamps: bool = False,
+        *,
+        audio: np.ndarray | None = None,
+        video: np.ndarray | None = None,
+        fps: float | None = None,
+        save_crops: str | Path | None = None,
+    ) -> tuple[Iterator[Segment], TranscriptionInfo]:
+        """Recognises the speech of one input. Work is done as the segments are asked for.
+
+        Args:
+            source: a path, a binary file object, a `Clip`, or audio as an array.
+            task: 'asr', 'vsr', 'avsr', or 'auto': what is there to be heard and seen, window by window.
+            audio_rate: encoder frames (50/s) per audio token; None = the finest that was trained.
+            video_rate: frames (25/s) per video token; None = the finest that was trained.
+            beam_size: hypotheses kept in search; 1 = greedy.
+            face: which of several faces: 'largest' or 'x,y,w,h'.
+            batch_size: windows decoded together.
+            word_timestamps: give every word its time; needs a model with a CTC head.
+            audio: (S,) float32, 16 kHz, instead of `source`.
+            video: (T, height, width, 3) uint8 RGB, instead of `source`, with or without `audio`.
+            fps: frames per second of `video`; required with it.
+            save_crops: folder for what the model saw and heard, one small video per window.
+
+        Returns:
+            Segments in order, lazily; and what is known before: duration, task (of the first segment, where `task` is
+            'auto'), rates.
+
+        Raises:
+            MediaError: the input cannot be read.
+            NoAudioError, NoVideoError, NoFaceError: the task needs a stream that is not there.
+            RateError: a rate the model was not trained for.
+            ConfigError: an unknown task or face, or word times of a model without a CTC head.
+        """
+        crops = None if save_crops is None else Path(save_crops)
+        request = Request(task, audio_rate, video_rate, beam_size, face, batch_size, word_timestamps, crops)
+        self.check(request)
+        media = open_input(source, audio, video, fps)
+        try:
+            tasks = allowed(task, self.model.config.tasks, media.info)
+            planned = plan(self._windows(media, tasks, face), task, tasks, media.info.name)
+            first = list(islice(planned, 1))  # what a short file lacks is said here and not while iterating
+        except BaseException:
+            media.close()
+            raise
+        chosen = first[0].task if first else next((t for t in tasks if t != "avsr"), tasks[0])
+        rates = self.model.check_rates(chosen, audio_rate, video_rate)
+        info = TranscriptionInfo(media.info.duration, chosen, rates.get("audio"), rates.get("video"), media=media.info)
+        return self._segments(media, chain(first, planned), request), info
+
+    def check(self, request: Request) -> None:
+        """Refuses what no input could make right.
+
+        Raises:
+            ConfigError, RateError: as `transcribe`.
+        """
+        for task in wanted_tasks(request.task, self.model.config.tasks):
+            self.model.check_rates(task, request.audio_rate, request.video_rate)
+        face_policy(request.face)
+        DecodeOptions(request.beam_size)
+        if request.batch_size < 1:
+            raise ConfigError(f"batch_size = {request.batch_size}: it must be at least 1")
+        if request.word_timestamps and not self.model.ctc:
+            raise ConfigError(
+                "word times need a model with a CTC head (ctc.units in its recipe), and this one has none"
+            )
+
+    # ---- the parts -----------------------------------------------------------------------------
+
+    def _windows(self, media: Media, tasks: tuple[str, ...], face: str) -> Iterator[Window]:
+        used = {modality for task in tasks for modality in TASKS[task].modalities}
+        looks = "video" in used and media.info.has_video
+        eyes = Eyes(mouth_stream(media.frames(), face=face, offline=self.offline)) if looks else None
+        if "audio" in used and media.info.has_audio:
+            return heard(media, eyes)
+        return seen(eyes) if eyes else iter(())
+
+    def _segments(self, media: Media, planned: Iterable[Planned], request: Request) -> Iterator[Segment]:
+        numbers = count()
+        try:
+            for group in _grouped(planned, request.batch_size):
+                if request.save_crops:
+                    _save_crops(group, request.save_crops)
+                for segment in self._recognise(group, request):
+                    if segment.text:
+                        yield replace(segment, id=next(numbers))
+        finally:
+            media.close()
+
+    def _recognise(self, group: Sequence[Planned], request: Request) -> Iterator[Segment]:
+        """One batch: features, search, and word times if asked for."""
+        contract = self.model.config.preprocess
+        batch = collate([_features(planned, contract) for planned in group]).to(self.device)
+        tasks = [planned.task for planned in group]
+        rates = [self.model.check_rates(task, request.audio_rate, request.video_rate) for task in tasks]
+        found = decode(self.model, batch, tasks, rates, DecodeOptions(request.beam_size))
+        texts = [" ".join(hypothesis.text.split()) for hypothesis in found]
+        words: list[tuple[Word, ...] | None] = [None] * len(group)
+        if request.word_timestamps:
+            starts = [planned.window.start for planned in group]
+            words = word_times(self.model, batch, texts, tasks, starts)
+        for row, planned in enumerate(group):
+            segment = _segment(planned, found[row], rates[row], {m: int(batch.lengths(m)[row]) for m in rates[row]})
+            yield replace(segment, text=texts[row], words=words[row])
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"device '{name}' cannot be used ({reason}); use auto, cpu, cuda or cuda:N") from None
+
+
+def _grouped(planned: Iterable[Planned], size: int) -> Iterator[list[Planned]]:
+    left = iter(planned)
+    while group := list(islice(left, size)):
+        yield group
+
+
+def _features(planned: Planned, contract: PreprocessConfig) -> Features:
+    """The streams of the window that its task perceives."""
+    window, modalities = planned.window, TASKS[planned.task].modalities
+    return extract(
+        window.audio if "audio" in modalities else None,
+        window.crops if "video" in modalities else None,
+        contract,
+        id=f"{window.start:.2f} s",
+    )
+
+
+def _segment(planned: Planned, hypothesis: Hypothesis, rates: Mapping[str, int], lengths: Mapping[str, int]) -> Segment:
+    window = planned.window
+    return Segment(
+        id=0,
+        start=window.start,
+        end=window.end,
+        text=hypothesis.text,
+        tokens=hypothesis.tokens,
+        avg_logprob=hypothesis.avg_logprob,
+        no_speech_prob=round(1 - window.voice_share, 3) if "audio" in rates else 0.0,
+        av={
+            "task": planned.task,
+            "audio_rate": rates.get("audio"),
+            "video_rate": rates.get("video"),
+            "face_share": None if window.crops is None else round(window.face_share, 3),
+            "audio_tokens": lengths["audio"] // rates["audio"] if "audio" in rates else 0,
+            "video_tokens": lengths["video"] // rates["video"] if "video" in rates else 0,
+        },
+    )
+
+
+def _save_crops(group: Sequence[Planned], folder: Path) -> None:
+    """One small video per window, named by its start in milliseconds."""
+    for window in (planned.window for planned in group):
+        crops = window.crops if window.crops is not None and len(window.crops) else None
+        audio = window.audio if window.audio is not None and len(window.audio) else None
+        write_store(folder / f"{round(window.start * 1000):08d}{SUFFIX}", crops, audio)

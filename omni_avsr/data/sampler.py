@@ -23,8 +23,9 @@ class FrameBudgetSampler(Sampler[list[int]]):
     schedule can be computed beforehand. A row longer than the budget makes a batch of its own.
 
     Every row comes once an epoch, in one process only: where the batches do not divide evenly over the
-    processes, the largest are halved until they do. Only if there are fewer rows than processes are the
-    remaining batches left out, with a warning. It shards by itself, so the loader must not be sharded again.
+    processes, the largest are halved until they do. Only where all batches are single rows, and still do not
+    divide, is the remainder left out: other rows in every epoch, fewer than there are processes, with a warning.
+    It shards by itself, so the loader must not be sharded again.
     """
 
     def __init__(
@@ -63,7 +64,11 @@ class FrameBudgetSampler(Sampler[list[int]]):
         self._rank, self._world = rank, world_size
         self._ceilings = _ceilings(lengths, budget)
         self._epoch = self._start = 0
-        self.batches_per_epoch = len(self._batches(0))  # of this process
+        first = self._batches(0)
+        self.batches_per_epoch = len(first) // world_size  # of this process
+        left_out = len(lengths) - sum(map(len, first))
+        if left_out:
+            logger.warning("%d row(s) are left out of each epoch: too few for %d processes", left_out, world_size)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Choose the order of `epoch`, and skip this process's first `start_batch` batches (to resume)."""
@@ -71,20 +76,20 @@ class FrameBudgetSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """This process's batches of row numbers."""
-        yield from self._batches(self._epoch)[self._start :]
+        yield from self._batches(self._epoch)[self._rank :: self._world][self._start :]
 
     def __len__(self) -> int:
         """Batches that iteration yields."""
         return max(0, self.batches_per_epoch - self._start)
 
     def _batches(self, epoch: int) -> list[list[int]]:
+        """Of all processes, in turn."""
         rng = np.random.default_rng((self._seed, epoch))
         order = rng.permutation(len(self._lengths)) if self._shuffle else np.argsort(self._lengths, kind="stable")
-        order = order[np.argsort(self._ceilings[order], kind="stable")]
-        batches = _even(self._packed(order), self._world)
+        batches = self._packed(order[np.argsort(self._ceilings[order], kind="stable")])
         if self._shuffle:
             batches = [batches[i] for i in rng.permutation(len(batches))]
-        return batches[self._rank :: self._world]
+        return _even(batches, self._world)
 
     def _packed(self, order: np.ndarray) -> list[list[int]]:
         """Rows in rising order of their ceilings, cut where the next would exceed the budget."""
@@ -109,15 +114,13 @@ def _ceilings(lengths: np.ndarray, budget: int) -> np.ndarray:
 
 
 def _even(batches: list[list[int]], world: int) -> list[list[int]]:
-    """The batches with the fullest halved until `world` divides their number."""
+    """The batches with the fullest halved until `world` divides their number, or none can be halved."""
     batches = list(batches)
     while len(batches) % world:
         fullest = max(range(len(batches)), key=lambda i: len(batches[i]))
         batch = batches[fullest]
         if len(batch) == 1:
-            spare = len(batches) % world
-            logger.warning("%d row(s) are left out of this epoch: too few rows for %d processes", spare, world)
-            return batches[: len(batches) - spare]
+            return batches[: len(batches) // world * world]
         half = len(batch) // 2
         batches[fullest : fullest + 1] = [batch[:half], batch[half:]]
     return batches

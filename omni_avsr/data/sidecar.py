@@ -16,7 +16,8 @@ GAP = 1.0  # seconds of silence that end a sentence
 LONGEST = 15.0  # seconds; a sentence is not joined beyond this
 TIME = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{2})(?:[.,](\d{1,3}))?\s*$")
 VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
-NOT_SPOKEN = re.compile(r"<[^>]*>|\{\\[^}]*\}|\[[^\]]*\]|[♪♫]+")
+MARKUP = re.compile(r"<[^>]*>|\{\\[^}]*\}")
+NOT_SPOKEN = re.compile(r"\[[^\]]*\]|[♪♫]+")
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ def _seconds(stamp: str, where: str) -> float:
 
 def _spoken(cue: str) -> str:
     """A cue's words: no tags, no [sounds], no dash before a speaker's turn."""
-    lines = (re.sub(r"^\s*[-–—]\s+", "", line) for line in NOT_SPOKEN.sub(" ", cue).split("\n"))
+    plain = NOT_SPOKEN.sub(" ", MARKUP.sub("", cue))
+    lines = (re.sub(r"^\s*[-–—]\s+", "", line) for line in plain.split("\n"))
     return " ".join(html.unescape(" ".join(lines)).split())
 
 

@@ -89,7 +89,7 @@ class MediaPipeDetector:
         x, y, side = window
         part = picture[max(y, 0) : y + side, max(x, 0) : x + side]
         scale = 128 / side
-        small = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        small = _shrunk(part, scale)
         canvas = np.zeros((128, 128, 3), np.uint8)
         left, top = round(max(-x, 0) * scale), round(max(-y, 0) * scale)
         small = small[: 128 - top, : 128 - left]
@@ -167,7 +167,7 @@ class HaarDetector:
     def detect(self, picture: np.ndarray) -> list[Region]:
         """Regions, largest first."""
         scale = min(1.0, self.WIDTH / picture.shape[1])
-        small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        small = _shrunk(picture, scale)
         boxes = self._cascade.detectMultiScale(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), 1.1, 5, minSize=(30, 30))
         regions = [
             Region(np.array([x + w / 2, y + h / 2], np.float32) / scale, float(w) / scale) for x, y, w, h in boxes
@@ -242,6 +242,11 @@ def _distinct(regions: list[Region]) -> list[Region]:
 def _forward(net: cv2.dnn.Net, picture: np.ndarray, scale: float, mean: float) -> list[np.ndarray]:
     net.setInput(cv2.dnn.blobFromImage(picture, scale, mean=(mean,) * 3))
     return list(net.forward(net.getUnconnectedOutLayersNames()))
+
+
+def _shrunk(picture: np.ndarray, scale: float) -> np.ndarray:
+    width, height = (max(1, round(length * scale)) for length in picture.shape[1::-1])
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

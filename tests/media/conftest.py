@@ -38,7 +38,7 @@ def write(
     hflip: bool = False,
     options: dict[str, str] | None = None,
 ) -> Path:
-    """Write `path`: `audio` (samples, channels) from `audio_at` s on, less `gap`; `frames` at `times` or k / `fps` s."""
+    """Write `path`: `audio` (samples, channels) from `audio_at` on, less `gap`; `frames` at `times` or k / `fps`."""
     with av.open(str(path), "w", options=options or {}) as out:
         sound = picture = None
         pictures = None if frames is None else iter(frames)

@@ -322,7 +322,9 @@ def test_reading_is_lazy(media: Writer) -> None:
 
 
 def test_info_describes_the_source(media: Writer) -> None:
-    path = media("clip.mp4", frames=counter(60), fps=30, audio=tone(2.0, 48_000).repeat(2, 1), rate=48_000, layout="stereo")
+    path = media(
+        "clip.mp4", frames=counter(60), fps=30, audio=tone(2.0, 48_000).repeat(2, 1), rate=48_000, layout="stereo"
+    )
     with open_media(path) as file:
         info = file.info
     assert (info.has_audio, info.has_video, info.sample_rate, info.channels) == (True, True, 48_000, 2)

@@ -20,8 +20,8 @@ from transformers import DynamicCache
 
 from omni_avsr.errors import ConfigError, InputError, NoAudioError, NoVideoError
 from omni_avsr.model.omni import OmniAVSR, Rates
-from omni_avsr.tasks import TASKS, Modality
-from omni_avsr.types import FPS, Batch, Hypothesis
+from omni_avsr.tasks import TASKS
+from omni_avsr.types import FPS, Batch, Encoded, Hypothesis
 
 AUDIO_FPS = 50  # encoder frames per second of sound
 MIN_TOKENS, TOKENS_PER_SECOND = 32, 16  # of text, beyond the fastest speech in the smallest vocabulary
@@ -44,7 +44,7 @@ class DecodeOptions:
     length_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.beam_size < 1 or self.max_new_tokens == 0:
+        if self.beam_size < 1 or (self.max_new_tokens is not None and self.max_new_tokens < 1):
             raise ConfigError(
                 f"beam_size = {self.beam_size}, max_new_tokens = {self.max_new_tokens}: both must be at least 1"
             )
@@ -57,6 +57,7 @@ def decode(
     task: str | Sequence[str],
     rates: Rates | Sequence[Rates],
     options: DecodeOptions | None = None,
+    encoded: Mapping[str, Encoded] | None = None,
 ) -> list[Hypothesis]:
     """What is said in each row, in the order of the batch; no row depends on its neighbours.
 
@@ -64,21 +65,28 @@ def decode(
         model: any mode; it is left as it was.
         batch: B rows.
         task: one for all rows, or one per row.
-        rates: modality -> rate, of `model.check_rates`; one for all rows, or one per row.
+        rates: modality -> rate, one for all rows or one per row; a stream not named takes its finest trained rate.
         options: default DecodeOptions().
+        encoded: what `model.encode(batch)` gave in eval mode, where it is at hand: other tasks and rates of the same
+            clips, and word times, need not encode them again.
 
     Raises:
         NoAudioError, NoVideoError: a row lacks a stream of its task.
         InputError: not one task or not one set of rates per row.
+        ConfigError: a task the model does not perform.
         RateError: a rate the model was not trained for.
     """
     tasks = [task] * len(batch) if isinstance(task, str) else list(task)
     per_row = [rates] * len(batch) if isinstance(rates, Mapping) else list(rates)
-    _check(batch, tasks, per_row)
+    if len(tasks) != len(batch) or len(per_row) != len(batch):
+        raise InputError(f"{len(tasks)} tasks and {len(per_row)} rates for {len(batch)} rows; give one, or one per row")
+    full = [model.check_rates(t, r.get("audio"), r.get("video")) for t, r in zip(tasks, per_row, strict=True)]
+    _check_streams(batch, tasks)
     training = model.training
     model.eval()
     try:
-        order, prefixes = _prefixes(model, batch, tasks, per_row)
+        encoded = encoded or model.encode(batch, [modality for rates_of_row in full for modality in rates_of_row])
+        order, prefixes = _prefixes(model, encoded, tasks, full)
         search = _Search(model, options or DecodeOptions())
         found = search.run(prefixes, [tasks[i] for i in order], [_seconds(batch, tasks[i], i) for i in order])
     finally:
@@ -86,9 +94,7 @@ def decode(
     return [hypothesis for _, hypothesis in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
 
 
-def _check(batch: Batch, tasks: Sequence[str], rates: Sequence[Rates]) -> None:
-    if len(tasks) != len(batch) or len(rates) != len(batch):
-        raise InputError(f"{len(tasks)} tasks and {len(rates)} rates for {len(batch)} rows; give one, or one per row")
+def _check_streams(batch: Batch, tasks: Sequence[str]) -> None:
     for row, task in enumerate(tasks):
         for modality in TASKS[task].modalities:
             if not batch.lengths(modality)[row]:
@@ -97,17 +103,15 @@ def _check(batch: Batch, tasks: Sequence[str], rates: Sequence[Rates]) -> None:
 
 
 def _prefixes(
-    model: OmniAVSR, batch: Batch, tasks: Sequence[str], rates: Sequence[Rates]
+    model: OmniAVSR, encoded: Mapping[str, Encoded], tasks: Sequence[str], rates: Sequence[dict[str, int]]
 ) -> tuple[list[int], list[Tensor]]:
     """Rows sorted by task and rates, and what the LLM reads before it answers each."""
-    groups: dict[tuple[str, tuple[tuple[Modality, int], ...]], list[int]] = {}
+    groups: dict[tuple[str, tuple[tuple[str, int], ...]], list[int]] = {}
     for row, task in enumerate(tasks):
-        needed = tuple((m, rates[row][m]) for m in TASKS[task].modalities)
-        groups.setdefault((task, needed), []).append(row)
-    encoded = model.encode(batch, [m for _, needed in groups for m, _ in needed])
+        groups.setdefault((task, tuple(rates[row].items())), []).append(row)
     order, prefixes = [], []
-    for (task, needed), rows in sorted(groups.items()):
-        tokens = model.project({m: encoded[m] for m, _ in needed}, dict(needed)).tokens
+    for (task, own), rows in sorted(groups.items()):
+        tokens = model.project({m: encoded[m] for m, _ in own}, dict(own)).tokens
         prefixes += model.prefixes(task, tokens, rows)
         order += rows
     return order, prefixes

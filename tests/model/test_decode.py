@@ -152,6 +152,17 @@ def test_only_the_task_s_encoders_run_and_the_model_is_left_as_it_was(tiny_model
     assert all(p.grad is None for p in model.parameters())
 
 
+@torch.no_grad()
+def test_encoded_clips_are_not_encoded_again(talkative, batch, monkeypatch):
+    model = talkative()
+    options = DecodeOptions(2, max_new_tokens=6)
+    expected = {task: words(decode(model, batch, task, {}, options)) for task in TASKS}  # {}: the finest rates
+    assert expected["avsr"] == words(decode(model, batch, "avsr", RATES, options))
+    encoded = model.encode(batch)
+    monkeypatch.setattr(model, "encode", None)
+    assert {task: words(decode(model, batch, task, RATES, options, encoded)) for task in TASKS} == expected
+
+
 def test_prompt_is_read_once_per_row(tiny_model, batch, monkeypatch):
     model = tiny_model()
     shapes = []
@@ -175,6 +186,8 @@ def test_what_cannot_be_decoded_is_refused(tiny_model, make_features):
         decode(model, clip, ["asr", "vsr"], RATES)
     with pytest.raises(RateError, match="audio_rate = 3"):
         decode(model, clip, "asr", {"audio": 3})
+    with pytest.raises(ConfigError, match="does not perform 'avr'"):
+        decode(model, clip, "avr", RATES)
     with pytest.raises(ConfigError, match="beam_size = 0"):
         DecodeOptions(beam_size=0)
     with pytest.raises(ConfigError, match="at most"):

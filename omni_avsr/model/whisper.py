@@ -33,7 +33,6 @@ class WhisperAudioEncoder(Encoder):
     Args:
         whisper: the module that holds the weights.
         window: states per row that the features are padded to; 0 = rows have their real length.
-        unmasked_padding: without a window, treat the padding of a batch as audio; a row then depends on its neighbours.
 
     Raises:
         ConfigError: the window exceeds the position table.
@@ -41,7 +40,7 @@ class WhisperAudioEncoder(Encoder):
 
     frames_per_second = STATES_PER_SECOND
 
-    def __init__(self, whisper: WhisperEncoder, window: int = 0, unmasked_padding: bool = False) -> None:
+    def __init__(self, whisper: WhisperEncoder, window: int = 0) -> None:
         super().__init__()
         self.limit = whisper.config.max_source_positions
         if window > self.limit:
@@ -50,7 +49,7 @@ class WhisperAudioEncoder(Encoder):
                 f"up to {self.limit / STATES_PER_SECOND:g} s; shorten it, or raise dims.max_source_positions"
             )
         self.dim: int = whisper.config.d_model
-        self.window, self.unmasked_padding = window, unmasked_padding
+        self.window = window
         self.whisper = whisper
 
     def forward(self, x: Tensor, lengths: Tensor) -> Encoded:
@@ -66,8 +65,7 @@ class WhisperAudioEncoder(Encoder):
         else:
             # A mel of an odd number of frames lacks the second half of its last state.
             x = F.pad(x, (0, max(0, 2 * longest - x.shape[-1])))[..., : 2 * longest]
-            seen = torch.full_like(lengths, longest) if self.unmasked_padding else lengths
-            states = self._states(x, None if bool((seen >= longest).all()) else seen)
+            states = self._states(x, None if bool((lengths >= longest).all()) else lengths)
         return Encoded(states * valid_mask(lengths, longest)[..., None].to(states.dtype), lengths)
 
     def _check(self, x: Tensor, longest: int) -> None:
@@ -92,9 +90,9 @@ class WhisperAudioEncoder(Encoder):
     def _states(self, mel: Tensor, lengths: Tensor | None) -> Tensor:
         """(B, n_mels, 2 N) -> (B, N, D); frames beyond `lengths` count as zeros, None = all are valid."""
         whisper, count = self.whisper, mel.shape[-1] // 2
-        # The second convolution reads one frame beyond the end, where a row on its own has zeros.
-        heard = 1.0 if lengths is None else valid_mask(2 * lengths, 2 * count)[:, None].to(mel.dtype)
-        x = F.gelu(whisper.conv1(mel * heard)) * heard
+        if lengths is not None:  # conv1 reads one frame beyond the end; conv2, striding by two, reads none
+            mel = mel * valid_mask(2 * lengths, 2 * count)[:, None].to(mel.dtype)
+        x = F.gelu(whisper.conv1(mel))
         x = F.gelu(whisper.conv2(x)).transpose(1, 2) + whisper.embed_positions.weight[:count]
         x = F.dropout(x, whisper.dropout, self.training)
         mask = None if lengths is None else key_mask(lengths, count)
@@ -104,9 +102,7 @@ class WhisperAudioEncoder(Encoder):
         return whisper.layer_norm(x)
 
 
-def build_whisper(
-    config: AudioEncoderConfig, preprocess: PreprocessConfig, unmasked_padding: bool = False
-) -> WhisperAudioEncoder:
+def build_whisper(config: AudioEncoderConfig, preprocess: PreprocessConfig) -> WhisperAudioEncoder:
     """An encoder with the weights of `config.source`, or random ones of `config.dims`.
 
     Raises:
@@ -119,7 +115,7 @@ def build_whisper(
         raise ConfigError(
             f"preprocess.n_mels = {preprocess.n_mels}, but the audio encoder hears {bands} bands; set it so"
         )
-    return WhisperAudioEncoder(whisper, round(preprocess.audio_window * STATES_PER_SECOND), unmasked_padding)
+    return WhisperAudioEncoder(whisper, round(preprocess.audio_window * STATES_PER_SECOND))
 
 
 class _EncoderOnly(WhisperEncoder):

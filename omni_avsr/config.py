@@ -46,6 +46,10 @@ class PreprocessConfig(Knobs):
     """Seconds to which audio is zero-padded before Whisper, as Whisper was trained; 0 = its real length."""
     waveform_norm: bool = False
     """Zero mean, unit variance over the clip before the mel (the official code does this)."""
+    length_arithmetic: Literal["exact", "float32", "bfloat16"] = "exact"
+    """How the number of encoder frames is computed: by integers, or rounded in a float type as official runs do."""
+    bf16: bool = False
+    """Round waveform, picture and Whisper's Hann window to bfloat16, as official bf16 runs do."""
     min_audio_frames: int = Field(default=25, ge=1)
     """Shorter audio is padded to this many encoder frames (50/s), so that the largest rate leaves a token."""
     template: Literal["mediapipe-mesh-v1"] = "mediapipe-mesh-v1"
@@ -168,12 +172,12 @@ class CompatConfig(Knobs):
     """Official: padding of a batch is encoded and attended like real frames. Ours: masked everywhere."""
     trim_to_longest: bool = False
     """Official: every row keeps as many audio frames as the longest of the batch. Ours: its own length."""
-    length_arithmetic: Literal["exact", "float32", "bfloat16"] = "exact"
-    """Official: the number of valid audio frames is rounded in the default dtype. Ours: integer arithmetic."""
+    conv3d_stem: bool = False
+    """Official: AV-HuBERT's stem is a Conv3d in row-major memory. Ours: the same sums by a faster, folded Conv2d."""
     train_on_padding: bool = False
     """Official Qwen: the padding after the transcript is learned. Ours: ignored."""
-    bf16_front_end: bool = False
-    """Official bf16 runs: waveform, video, Hann window and rotary frequencies are rounded to bfloat16."""
+    bf16_rotary: bool = False
+    """Official bf16 runs: the LLM's rotary frequencies are rounded to bfloat16. Ours: float32, as in transformers."""
 
 
 class ModelConfig(Knobs):

@@ -40,15 +40,16 @@ def _official_prompts(config: ModelConfig, origin: Mapping[str, Any]) -> bool:
 QUIRKS: dict[str, Quirk] = {
     "unmasked_padding": Quirk(
         lambda c, o: c.compat.unmasked_padding,
-        "Padding of a batch is encoded and attended like real frames, so a row depends on its neighbours; "
-        "ours masks padding everywhere.",
+        "In training, padding of a batch is encoded and attended like real frames, so a row depends on its neighbours; "
+        "ours masks padding everywhere, and decoding here always does.",
     ),
     "trim_to_longest": Quirk(
         lambda c, o: c.compat.trim_to_longest,
-        "Every row keeps as many audio frames as the longest of its batch; ours keeps its own length.",
+        "In training, every row keeps as many audio frames as the longest of its batch; ours keeps its own length, and "
+        "decoding here always does.",
     ),
     "length_arithmetic": Quirk(
-        lambda c, o: c.compat.length_arithmetic != "exact",
+        lambda c, o: c.preprocess.length_arithmetic != "exact",
         "The number of audio frames is computed in floating point and is one or more too low for some clip lengths; "
         "ours uses integers.",
     ),
@@ -94,9 +95,17 @@ QUIRKS: dict[str, Quirk] = {
         lambda c, o: c.compat.train_on_padding,
         "With Qwen the padding after the transcript is learned like text; ours ignores it.",
     ),
-    "bf16_front_end": Quirk(
-        lambda c, o: c.compat.bf16_front_end,
-        "Waveform, video, Hann window and rotary frequencies are rounded to bfloat16; ours keeps them in float32.",
+    "conv3d_stem": Quirk(
+        lambda c, o: c.compat.conv3d_stem,
+        "AV-HuBERT's stem is a Conv3d in row-major memory; ours folds it into a faster Conv2d with the same sums.",
+    ),
+    "bf16": Quirk(
+        lambda c, o: c.preprocess.bf16,
+        "Waveform, picture and Hann window are rounded to bfloat16; ours keeps them in float32.",
+    ),
+    "bf16_rotary": Quirk(
+        lambda c, o: c.compat.bf16_rotary,
+        "The LLM's rotary frequencies are rounded to bfloat16; ours keeps them in float32.",
     ),
 }
 """Name -> quirk, in the order in which data meet them."""

@@ -295,14 +295,16 @@ def _config(
             audio_window=audio.dims.get("max_source_positions", 1500) / 50,
             waveform_norm=True,
             min_audio_frames=25,
+            length_arithmetic="bfloat16" if flags.bf16 else "float32",
+            bf16=flags.bf16,
             normalizer="official",
         ),
         compat=CompatConfig(
             unmasked_padding=True,
             trim_to_longest=True,
-            length_arithmetic="bfloat16" if flags.bf16 else "float32",
+            conv3d_stem="video" in layout.projectors.rates,
             train_on_padding=family == "qwen2",
-            bf16_front_end=flags.bf16,
+            bf16_rotary=flags.bf16 and family == "llama",
         ),
     )
 

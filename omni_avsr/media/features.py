@@ -21,13 +21,14 @@ RANGE = 8.0  # decades below the loudest cell that are kept
 NORM_EPSILON = 1e-8  # of the clip normalisation
 
 
-def log_mel(audio: np.ndarray | Tensor, n_mels: int = 80, window: float = 0.0) -> Tensor:
+def log_mel(audio: np.ndarray | Tensor, n_mels: int = 80, window: float = 0.0, bf16: bool = False) -> Tensor:
     """Whisper's features (Radford et al., 2022, section 2.2), (n_mels, F) float32, 100 frames/s.
 
     Args:
         audio: (S,) float, 16 kHz, at least 201 samples.
         n_mels: bands between 0 and 8 kHz.
         window: seconds to which the audio is zero-padded; 0 = its own length, F = S // 160.
+        bf16: round the samples and the Hann window to bfloat16, as official bf16 runs do.
 
     Raises:
         InputError: it is shorter than 201 samples or longer than `window`.
@@ -41,7 +42,10 @@ def log_mel(audio: np.ndarray | Tensor, n_mels: int = 80, window: float = 0.0) -
         )
     # Beyond the audio and one transform more, zero-padding is known without computing it: every cell is FLOOR.
     wave = functional.pad(wave, (0, min(total - len(wave), 2 * N_FFT)))
-    spectrum = torch.stft(wave, N_FFT, HOP, window=_hann(), return_complex=True)[:, :-1]  # (201, F)
+    hann = _hann()
+    if bf16:
+        wave, hann = wave.bfloat16().float(), hann.bfloat16().float()
+    spectrum = torch.stft(wave, N_FFT, HOP, window=hann, return_complex=True)[:, :-1]  # (201, F)
     power = _mel_filters(n_mels) @ spectrum.abs().square()
     mel = power.clamp(min=FLOOR).log10()
     mel = functional.pad(mel, (0, total // HOP - mel.shape[1]), value=float(np.log10(FLOOR)))
@@ -84,12 +88,26 @@ def extract(
         wave = fit(wave, len(video) * SAMPLES_PER_FRAME)
     if contract.waveform_norm:
         wave = (wave - wave.mean()) / np.sqrt(wave.var() + NORM_EPSILON)
-    frames = max(len(wave) // SAMPLES_PER_AUDIO_FRAME, contract.min_audio_frames)
+    frames = max(encoder_frames(len(wave), contract.length_arithmetic), contract.min_audio_frames)
     wave = fit(wave, max(len(wave), frames * SAMPLES_PER_AUDIO_FRAME))
-    mel = log_mel(wave, contract.n_mels, contract.audio_window)
+    mel = log_mel(wave, contract.n_mels, contract.audio_window, contract.bf16)
     if not contract.audio_window:
         mel = mel[:, : 2 * frames]
     return Features(mel=mel, audio_frames=frames, video=video, id=id)
+
+
+def encoder_frames(samples: int, arithmetic: str = "exact") -> int:
+    """Whole encoder states (50/s) in `samples`.
+
+    Args:
+        samples: at 16 kHz.
+        arithmetic: "exact", or "float32" or "bfloat16": the official formula samples / 16000 * 50, which rounds and
+            so is off by one, or by up to eight, for some lengths.
+    """
+    if arithmetic == "exact":
+        return samples // SAMPLES_PER_AUDIO_FRAME
+    seconds = torch.tensor(samples, dtype=getattr(torch, arithmetic)) / SAMPLE_RATE
+    return int(seconds * (SAMPLE_RATE // SAMPLES_PER_AUDIO_FRAME))
 
 
 def fit(wave: np.ndarray, samples: int) -> np.ndarray:
@@ -111,7 +129,8 @@ def _video(mouths: np.ndarray, contract: PreprocessConfig, crop_at: tuple[int, i
     part = mouths[:, y : y + contract.crop, x : x + contract.crop]
     part = part[:, :, ::-1] if flip else part
     grey = torch.from_numpy(np.ascontiguousarray(part)).float()
-    return grey.mul_(1 / (255 * contract.std)).sub_(contract.mean / contract.std)
+    grey.mul_(1 / (255 * contract.std)).sub_(contract.mean / contract.std)
+    return grey.bfloat16().float() if contract.bf16 else grey
 
 
 @lru_cache(maxsize=1)

@@ -34,11 +34,11 @@ def _avhubert(config: ModelConfig) -> Encoder:
             f"video_encoder.source = '{config.video_encoder.source}' was given to the network, which reads no files; "
             "build the model with omni_avsr.checkpoints.native.build"
         )
-    return AVHubertEncoder(config.video_encoder, config.compat.unmasked_padding)
+    return AVHubertEncoder(config.video_encoder, folded=not config.compat.conv3d_stem)
 
 
 ENCODERS: dict[str, EncoderRow] = {
-    "whisper": EncoderRow("audio", lambda c: build_whisper(c.audio_encoder, c.preprocess, c.compat.unmasked_padding)),
+    "whisper": EncoderRow("audio", lambda c: build_whisper(c.audio_encoder, c.preprocess)),
     "avhubert": EncoderRow("video", _avhubert),
 }
 

@@ -99,8 +99,16 @@ class OmniAVSR(nn.Module):
 
     # ---- perceive ----------------------------------------------------------------------------
 
-    def encode(self, batch: Batch, modalities: Sequence[str] = ("audio", "video")) -> dict[str, Encoded]:
+    def encode(
+        self, batch: Batch, modalities: Sequence[str] = ("audio", "video"), learning: bool = False
+    ) -> dict[str, Encoded]:
         """Runs the encoders, once, whatever tasks and rates follow.
+
+        Args:
+            batch: B rows.
+            modalities: the streams that are needed.
+            learning: obey the compat quirks of official batches. Official decoding knows no batches, so there a row
+                must not depend on its neighbours.
 
         Returns:
             Modality -> states (B, N, D) at 50 (audio) or 25 (video) frames/s, for the `modalities` that both the
@@ -110,7 +118,9 @@ class OmniAVSR(nn.Module):
         for modality, x in (("audio", batch.mel), ("video", batch.video)):
             if x is not None and modality in modalities and modality in self.config.modalities:
                 encoder = self.encoder(modality)
-                encoded[modality] = encoder(x.to(next(encoder.parameters()).dtype), self._lengths(batch, modality))
+                encoded[modality] = encoder(
+                    x.to(next(encoder.parameters()).dtype), self._lengths(batch, modality, learning)
+                )
         return encoded
 
     def project(self, encoded: Mapping[str, Encoded], rates: Rates) -> Projected:
@@ -188,7 +198,7 @@ class OmniAVSR(nn.Module):
         if not batch.texts:
             raise InputError("the batch has no texts to learn from; collate it with its transcripts")
         settings = [rates] if isinstance(rates, Mapping) else list(rates)
-        encoded = self.encode(batch)  # once, for all tasks and rates
+        encoded = self.encode(batch, learning=True)  # once, for all tasks and rates
         projections = [self.project(encoded, setting) for setting in settings]
         answers = self._answers(batch.texts)
 
@@ -293,10 +303,10 @@ class OmniAVSR(nn.Module):
         """(L,) ids -> (L, H)."""
         return self.llm.get_input_embeddings()(torch.tensor(ids, dtype=torch.long, device=self.device))
 
-    def _lengths(self, batch: Batch, modality: str) -> Tensor:
+    def _lengths(self, batch: Batch, modality: str, learning: bool) -> Tensor:
         compat, lengths = self.config.compat, batch.lengths(modality)
         as_longest = {"audio": compat.trim_to_longest, "video": compat.unmasked_padding}[modality]
-        return lengths.max().expand_as(lengths) if as_longest else lengths
+        return lengths.max().expand_as(lengths) if learning and as_longest else lengths
 
 
 def sink_loss(layers: Sequence[Tensor], prefixes: Tensor) -> Tensor:

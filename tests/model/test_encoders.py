@@ -62,18 +62,6 @@ def test_a_row_does_not_see_its_neighbours_or_its_padding(kind: str, tiny_config
             torch.testing.assert_close(together[row, :length], alone[0], atol=1e-5, rtol=1e-5)
 
 
-@torch.no_grad()
-def test_compat_padding_is_seen(kind: str, tiny_config: ConfigMaker) -> None:
-    encoder = tiny(kind, tiny_config, compat={"unmasked_padding": True})
-    x = features(kind, 2, 9)
-    short, full = (encoder(x, torch.tensor([9, n])) for n in (5, 9))
-    torch.testing.assert_close(short.states[1, :5], full.states[1, :5])
-    assert short.states[1, 5:].eq(0).all()
-    masked = tiny(kind, tiny_config)
-    masked.load_state_dict(encoder.state_dict())
-    assert not torch.allclose(masked(x, torch.tensor([9, 5])).states[1, :5], short.states[1, :5], atol=1e-4)
-
-
 def test_gradient_reaches_every_weight(kind: str, tiny_config: ConfigMaker) -> None:
     encoder = tiny(kind, tiny_config, video_encoder={"layer_drop": 0.0}).train()
     out = encoder(features(kind, len(LENGTHS), max(LENGTHS)), torch.tensor(LENGTHS))

@@ -132,10 +132,11 @@ def test_rows_take_part_in_the_tasks_whose_streams_they_have(tiny_model, make_fe
 @pytest.mark.parametrize(("quirk", "modality"), [("trim_to_longest", "audio"), ("unmasked_padding", "video")])
 def test_official_lengths_are_those_of_the_longest_row(tiny_model, batch, quirk, modality):
     model = tiny_model(compat={quirk: True})
-    encoded = model.encode(batch)
+    encoded = model.encode(batch, learning=True)
     other = "video" if modality == "audio" else "audio"
     assert set(encoded[modality].lengths.tolist()) == {int(batch.lengths(modality).max())}
     assert encoded[other].lengths.tolist() == batch.lengths(other).tolist()
+    assert model.encode(batch)[modality].lengths.tolist() == batch.lengths(modality).tolist()  # decoding
 
 
 # ---- the sum ---------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= out/demo
 GOLDENS ?= ../shared/reference/official
+GRID   ?= ../shared/data/grid
 
-.PHONY: demo test check parity clean
+.PHONY: demo test check parity default clean
 
 demo: $(VENV)/.demo        ## transcribe the bundled clip by ear, by lips and by both
 	$(BIN)/python scripts/demo.py $(OUT)
@@ -18,6 +19,15 @@ check: $(VENV)/.dev        ## ruff and mypy
 
 parity: $(VENV)/.dev       ## every golden tensor of the official code (GOLDENS=dir)
 	OMNI_AVSR_GOLDENS=$(GOLDENS) $(BIN)/python -m pytest tests/parity
+
+default: $(VENV)/.dev      ## train the shipped model from GRID=dir: two cores, an hour
+	mkdir -p runs/corpora/voices runs/corpora/heads
+	cp recipes/data/voices.toml runs/corpora/voices/synthetic.toml
+	cp recipes/data/heads.toml runs/corpora/heads/synthetic.toml
+	$(BIN)/omni-avsr prepare grid $(GRID) -o runs/data/grid --mouths
+	$(BIN)/omni-avsr prepare synthetic runs/corpora/voices -o runs/data/voices --mouths
+	$(BIN)/omni-avsr prepare synthetic runs/corpora/heads -o runs/data/heads --mouths
+	OMP_NUM_THREADS=1 $(BIN)/omni-avsr train default -o runs/default
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "omni-avsr needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'

@@ -1,6 +1,6 @@
 """`make demo`: the bundled clip by ear, by lips and by both, clean and in noise, at two budgets, by one model.
 
-Everything here is the public Python API; nothing is special to the demo.
+Everything here is the public API; nothing is special to the demo.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -16,45 +17,57 @@ from rich.console import Console
 from rich.table import Table
 
 from omni_avsr import Transcriber
-from omni_avsr.data.augment import mix_noise
+from omni_avsr.data.noise import mix_noise
 from omni_avsr.media.reader import read_clip
-from omni_avsr.types import FPS, SAMPLE_RATE, Clip
+from omni_avsr.transcribe.subtitles import formats, save
+from omni_avsr.types import FPS, Clip, Transcript
 
 TRUTH = "place blue at f two now"
-BUDGETS = ((4, 2), (16, 5))
-NOISE_SNR_DB = -5.0
+BUDGETS = ((4, 2), (16, 5))  # audio rate, video rate: encoder frames per token
+SNR_DB = -5.0
 
 
 def main(out: Path) -> None:
-    """Writes the noisy clip's subtitles to `out` and prints the table."""
+    """Prints the table; writes the audio-visual transcript of the clean clip to `out`."""
     logging.disable(logging.WARNING)
-    console = Console(width=100)
-    sample = Path(str(resources.files("omni_avsr") / "assets" / "sample.mp4"))
-    clip = read_clip(sample)
-    noisy = add_noise(clip)
-    console.print(f"Clip: {sample.name}, {len(clip.frames) / FPS:.1f} s. A drawn face says: [bold]{TRUTH}")
-    console.print(f"Noise: white, {NOISE_SNR_DB:g} dB (louder than the voice).")
-    transcriber = Transcriber("default")
-    table = Table("task", "tokens/s", "clean", "in noise", "seconds", title="One model, three tasks, two budgets")
+    console = Console(width=110, highlight=False)
+    path = Path(str(resources.files("omni_avsr") / "assets" / "sample.mp4"))
+    clip = read_clip(path)
+    assert clip.audio is not None
+    assert clip.frames is not None
+    console.print(f"{path.name}: {len(clip.frames) / FPS:.1f} s, a synthetic face and voice say: [bold]{TRUTH}[/]")
+    console.print(f"noise: white, {SNR_DB:g} dB, so louder than the voice; what is wrong is [red]red[/]\n")
+    noise = np.random.default_rng(0).standard_normal(len(clip.audio))
+    noisy = replace(clip, audio=mix_noise(clip.audio, noise, SNR_DB))
+
+    transcriber = Transcriber("default", offline=True)
+    table = Table("task", "tokens/s", "clean", "in noise", "seconds for both")
     for audio_rate, video_rate in BUDGETS:
+        tokens = {"asr": 50 / audio_rate, "vsr": 25 / video_rate}
         for task in ("asr", "vsr", "avsr"):
-            table.add_row(*row(transcriber, task, audio_rate, video_rate, clip, noisy))
+            began = time.perf_counter()
+            texts = [recognise(transcriber, c, task, audio_rate, video_rate).text for c in (clip, noisy)]
+            seconds = time.perf_counter() - began
+            rate = tokens.get(task, sum(tokens.values()))
+            table.add_row(task, f"{rate:.1f}", *map(marked, texts), f"{seconds:.1f}")
         table.add_section()
     console.print(table)
-    console.print("Now yours: [bold]omni-avsr transcribe VIDEO[/] (the default model knows only the GRID vocabulary)")
+    files = save(recognise(transcriber, clip, "avsr", *BUDGETS[0]), out, path.stem, formats("all"))
+    console.print(f"\nwritten: {', '.join(str(f) for f in files)}")
+    console.print("now yours: [bold].venv/bin/omni-avsr transcribe VIDEO[/] (the default model knows the GRID words only)")
 
 
-def add_noise(clip: Clip) -> np.ndarray:
-    """(S,) float32: the clip's audio in white noise, from a fixed seed."""
-    assert clip.audio is not None
-    noise = np.random.default_rng(0).standard_normal(len(clip.audio)).astype(np.float32)
-    return mix_noise(clip.audio, noise, NOISE_SNR_DB)
+def recognise(transcriber: Transcriber, clip: Clip, task: str, audio_rate: int, video_rate: int) -> Transcript:
+    """The whole transcript of `clip`."""
+    segments, info = transcriber.transcribe(clip, task=task, audio_rate=audio_rate, video_rate=video_rate)
+    return Transcript(tuple(segments), info)
 
 
-def row(t: Transcriber, task: str, audio_rate: int, video_rate: int, clip: Clip, noisy: np.ndarray) -> list[str]:
-    """One line of the table."""
-    start = time.perf_counter()
-    texts = [transcribe(t, task, audio_rate, video_rate, clip, audio) for audio in (clip.audio, noisy)]
-    rates = {"asr": 50 / audio_rate, "vsr": 25 / video_rate}
-    per_second = rates.get(task, sum(rates.values()))
-    return [task, f"{per_second:.1f}", *texts, f"{time.perf_counter() - start:.2f}"]
+def marked(text: str) -> str:
+    """`text` with the words that were not said in red."""
+    said = TRUTH.split()
+    return " ".join(w if w in said else f"[red]{w}[/]" for w in text.split()) or "[dim](nothing)[/]"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "out/demo"))

@@ -1,0 +1,92 @@
+"""What the documents promise exists: commands, recipes, tables, public names, file sizes."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import omni_avsr
+from omni_avsr.cli import COMMANDS
+from omni_avsr.config import recipes
+
+REPOSITORY = Path(__file__).parents[2]
+PACKAGE = Path(omni_avsr.__file__).parent
+DOCUMENTS = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]
+
+
+def test_public_names_resolve_and_are_sorted() -> None:
+    assert omni_avsr.__all__ == sorted(omni_avsr.__all__, key=lambda n: (n.startswith("_"), n))
+    for name in omni_avsr.__all__:
+        assert getattr(omni_avsr, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        _ = omni_avsr.Nothing
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda p: p.name)
+def test_documents_name_commands_that_exist(page: Path) -> None:
+    for command in re.findall(r"omni-avsr ([a-z]+)", "\n".join(_code(page.read_text("utf-8")))):
+        assert command in COMMANDS, f"{page.name} shows 'omni-avsr {command}'"
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda p: p.name)
+def test_documents_name_files_that_exist(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_documents_name_make_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text("utf-8"), re.M))
+    for page in DOCUMENTS:
+        for name in re.findall(r"^make ([a-z]+)", "\n".join(_code(page.read_text("utf-8"))), re.M):
+            assert name in targets, f"{page.name} shows 'make {name}'"
+
+
+def test_tables_of_the_architecture_exist() -> None:
+    homes = {
+        "ENCODERS": "model.encoders",
+        "COMPRESSORS": "model.compress",
+        "PROJECTORS": "model.projectors",
+        "LORA": "model.lora",
+        "LLM_FAMILIES": "model.llm",
+        "TASKS": "tasks",
+        "DETECTORS": "media.face",
+        "NOISES": "data.noise",
+        "PREPARERS": "data.prepare",
+        "WRITERS": "transcribe.subtitles",
+    }
+    page = (REPOSITORY / "ARCHITECTURE.md").read_text("utf-8")
+    for table, home in homes.items():
+        assert table in page
+        assert len(getattr(importlib.import_module(f"omni_avsr.{home}"), table)) > 0
+
+
+def test_every_recipe_is_described() -> None:
+    assert {"omni_s", "omni_t", "omni_st", "smop_dedr", "smop_jedr", "smop_jejr", "omni_smop"} <= set(recipes())
+    assert {"llama_avsr", "llama_mtsk", "llama_mt", "default"} <= set(recipes())
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_modules_and_functions_stay_small(path: Path) -> None:
+    source = path.read_text("utf-8")
+    tree = ast.parse(source)
+    assert ast.get_docstring(tree), f"{path} has no module docstring"
+    assert len(source.splitlines()) <= 500, f"{path} is long; split it"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            doc = ast.get_docstring(node, clean=False)
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1 - (doc.count("\n") + 1 if doc else 0)
+            assert lines <= 60, f"{path}: {node.name} has {lines} lines"
+
+
+def test_shipped_weights_are_small() -> None:
+    weights = [p for p in PACKAGE.rglob("*") if p.suffix in {".safetensors", ".pt", ".onnx"}]
+    assert sum(p.stat().st_size for p in weights) <= 25e6
+
+
+def _code(text: str) -> list[str]:
+    """Code blocks and code spans of a Markdown page."""
+    return re.findall(r"```[a-z]*\n(.*?)```", text, re.S) + re.findall(r"`([^`\n]+)`", text)

@@ -13,6 +13,7 @@ from omni_avsr.data import synthetic
 from omni_avsr.data.manifest import by_split, check_splits, read_manifest
 from omni_avsr.data.sentences import SENTENCES, from_lines
 from omni_avsr.data.synthetic import CorpusSpec, corpus_rows, make_corpus, make_sample, plan_corpus, utterances
+from omni_avsr.data.talking_head import render
 from omni_avsr.errors import ConfigError, DataError
 from omni_avsr.media.reader import read_clip
 from omni_avsr.types import SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -121,6 +122,17 @@ def test_writing_a_clip_keeps_the_sounds_place(tmp_path: Path) -> None:
     heard = read_clip(tmp_path / "a.mp4").audio
     assert heard is not None
     assert abs(int(np.abs(heard).argmax()) - 8020) < 60
+
+
+def test_the_same_clip_is_the_same_bytes(tmp_path: Path) -> None:
+    clip = render([], 0.4, seed=0)
+    files = set()
+    for i in range(6):
+        junk = np.full(1000 + 7000 * i, i, np.uint8)  # whatever lies in memory, it must not get into the file
+        synthetic.write_clip(tmp_path / "a.mp4", clip.frames, np.zeros(6400, np.float32))
+        files.add((tmp_path / "a.mp4").read_bytes())
+        del junk
+    assert len(files) == 1
 
 
 def test_endless_utterances_are_shared_without_overlap() -> None:

@@ -72,7 +72,7 @@ def _set_up(debug: bool) -> None:
     handler.set_name("cli")
     handler.setFormatter(logging.Formatter("%(name)s: %(message)s" if debug else "%(message)s"))
     log.addHandler(handler)
-    log.setLevel(logging.DEBUG if debug else logging.WARNING)
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 def _version(wanted: bool) -> None:

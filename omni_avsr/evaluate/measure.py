@@ -155,7 +155,7 @@ class Grid:
             asked = [s for s in able if number == 0 or "audio" in s.rates]
             if not asked:
                 continue
-            samples = [self._mixed(sample, condition) for sample, _, _ in group]
+            samples = [self.mixed(sample, condition) for sample, _, _ in group]
             features = [extract(s.audio, s.mouths, contract, id=s.id) for s in samples]
             batch = collate(features).to(self.model.device)
             for system in asked:
@@ -172,7 +172,7 @@ class Grid:
         for (_, row, text), hypothesis in zip(group, found, strict=True):
             yield row.id, Heard(row, text, normalize(hypothesis.text, name), hypothesis.avg_logprob)
 
-    def _mixed(self, sample: Sample, condition: Condition) -> Sample:
+    def mixed(self, sample: Sample, condition: Condition) -> Sample:
         if condition.noise is None or condition.snr_db is None or sample.audio is None:
             return sample
         # not the level: from one to the next only the loudness differs

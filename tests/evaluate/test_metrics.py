@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omni_avsr.errors import DataError
@@ -22,6 +22,7 @@ def levenshtein(a: list[str], b: list[str]) -> int:
     return row[-1]
 
 
+@settings(max_examples=40, deadline=None)
 @given(sentences, sentences)
 def test_errors_are_the_edit_distance(reference: str, hypothesis: str) -> None:
     counts = count_words(reference, hypothesis)
@@ -30,6 +31,7 @@ def test_errors_are_the_edit_distance(reference: str, hypothesis: str) -> None:
     assert counts.length - counts.deletions + counts.insertions == len(hypothesis.split())
 
 
+@settings(max_examples=40, deadline=None)
 @given(sentences, sentences)
 def test_the_difference_rebuilds_both_texts(reference: str, hypothesis: str) -> None:
     edits = difference(reference, hypothesis)
@@ -38,6 +40,7 @@ def test_the_difference_rebuilds_both_texts(reference: str, hypothesis: str) -> 
     assert all((e.kind == "equal") == (e.reference == e.hypothesis) for e in edits)
 
 
+@settings(max_examples=40, deadline=None)
 @given(pairs)
 def test_a_corpus_is_the_sum_of_its_utterances(texts: list[tuple[str, str]]) -> None:
     rates = word_errors(*zip(*texts, strict=True))
@@ -47,6 +50,7 @@ def test_a_corpus_is_the_sum_of_its_utterances(texts: list[tuple[str, str]]) -> 
     assert 0 <= low <= high
 
 
+@settings(max_examples=40, deadline=None)
 @given(pairs, st.integers(0, 9))
 def test_the_interval_is_the_seeds(texts: list[tuple[str, str]], seed: int) -> None:
     counts = [count_words(r, h) for r, h in texts]

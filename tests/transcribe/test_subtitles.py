@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import srt
 import webvtt
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omni_avsr.errors import ConfigError
@@ -62,6 +62,7 @@ def read_blocks(text: str) -> list[tuple[float, float, str]]:
 # ---- properties ------------------------------------------------------------------------------
 
 
+@settings(max_examples=40, deadline=None)
 @given(transcripts())
 @pytest.mark.parametrize("kind", ["srt", "vtt"])
 def test_cues_come_back_from_srt_and_vtt(kind: str, transcript: Transcript) -> None:
@@ -69,12 +70,14 @@ def test_cues_come_back_from_srt_and_vtt(kind: str, transcript: Transcript) -> N
     assert back == [(pytest.approx(c.start), pytest.approx(c.end), c.text) for c in cues(transcript)]
 
 
+@settings(max_examples=40, deadline=None)
 @given(transcripts(st.text("abcé ->&1", min_size=1).filter(str.strip)))
 def test_a_third_party_reads_our_srt(transcript: Transcript) -> None:
     back = [(c.start.total_seconds(), c.end.total_seconds(), c.content) for c in srt.parse(WRITERS["srt"](transcript))]
     assert back == [(pytest.approx(c.start), pytest.approx(c.end), c.text) for c in cues(transcript)]
 
 
+@settings(max_examples=40, deadline=None)
 @given(transcripts(st.text("abcé ->1", min_size=1).filter(str.strip)))
 def test_a_third_party_reads_our_vtt(transcript: Transcript) -> None:
     back = webvtt.from_string(WRITERS["vtt"](transcript)).captions
@@ -82,6 +85,7 @@ def test_a_third_party_reads_our_vtt(transcript: Transcript) -> None:
     assert [(seconds(c.start), seconds(c.end), c.text) for c in back] == expected
 
 
+@settings(max_examples=40, deadline=None)
 @given(transcripts())
 def test_rows_come_back_from_tsv(transcript: Transcript) -> None:
     rows = list(csv.reader(io.StringIO(WRITERS["tsv"](transcript)), delimiter="\t", quoting=csv.QUOTE_NONE))
@@ -91,6 +95,7 @@ def test_rows_come_back_from_tsv(transcript: Transcript) -> None:
         assert row[2] == segment.text.strip()
 
 
+@settings(max_examples=40, deadline=None)
 @given(transcripts())
 def test_json_comes_back(transcript: Transcript) -> None:
     result = json.loads(WRITERS["json"](transcript))
@@ -99,6 +104,7 @@ def test_json_comes_back(transcript: Transcript) -> None:
     assert result["text"] == transcript.text
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.text("abAB./", min_size=1, max_size=6).map(Path), max_size=6))
 def test_no_two_sources_share_a_name(sources: list[Path]) -> None:
     names = [name.casefold() for name in output_stems(sources)]

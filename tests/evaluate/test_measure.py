@@ -1,0 +1,210 @@
+"""The grid: what is asked, how often, and that noise is exactly what it says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clips import silence, voice, wav
+
+from omni_avsr.checkpoints import save_model
+from omni_avsr.config import ModelConfig
+from omni_avsr.data.manifest import Row, write_manifest
+from omni_avsr.data.mouth_store import write_store
+from omni_avsr.errors import ConfigError, DataError, RateError
+from omni_avsr.evaluate import measure
+from omni_avsr.evaluate.grid import evaluate
+from omni_avsr.evaluate.measure import Condition, Grid, Options, System, conditions, systems
+from omni_avsr.model.omni import OmniAVSR, build_model
+from omni_avsr.types import Batch, Hypothesis, Sample
+
+TEXTS = ("bin blue at f two now", "place red by z nine soon")
+ROW_KEYS = {
+    "task", "audio_rate", "video_rate", "snr_db", "noise", "wer", "cer", "substitutions", "deletions", "insertions",
+    "words", "utterances", "wer_ci95",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tiny_config: Callable[..., ModelConfig]) -> OmniAVSR:
+    torch.manual_seed(0)
+    return build_model(tiny_config(), TEXTS).eval()
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three rows with both streams and one to listen to."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    rows = []
+    for i, frames in enumerate((20, 30, 25)):
+        crops = rng.integers(0, 255, (frames, 96, 96)).astype(np.uint8)
+        sound = voice()[8000 * i : 8000 * i + 640 * frames]
+        store = write_store(folder / f"{i}.mkv", crops, sound)
+        rows.append(Row(f"u{i}", store, TEXTS[i % 2], "dev", mouths=store, frames=frames))
+    rows.append(Row("deaf", wav(folder / "deaf.wav", voice()[:16_000]), "bin Blue!", "test", frames=25))
+    return write_manifest(folder / "manifest.jsonl", rows)
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Batch, str, dict[str, int]]]:
+    """What is decoded; every answer is the same four words."""
+    calls: list[tuple[Batch, str, dict[str, int]]] = []
+
+    def fake(
+        model: OmniAVSR, batch: Batch, task: str, rates: dict[str, int], *_: object, **__: object
+    ) -> list[Hypothesis]:
+        calls.append((batch, task, dict(rates)))
+        return [Hypothesis("Bin blue at f.", (), (), -0.5)] * len(batch)
+
+    monkeypatch.setattr(measure, "decode", fake)
+    return calls
+
+
+# ---- what is asked ---------------------------------------------------------------------------
+
+
+def test_clean_is_measured_once_and_every_level_with_every_noise() -> None:
+    found = conditions([None, 5.0, -5.0], ["babble", "white"])
+    assert found == [Condition(), *(Condition(s, n) for n in ("babble", "white") for s in (5.0, -5.0))]
+
+
+def test_every_task_at_every_combination_of_its_rates(model: OmniAVSR) -> None:
+    found = systems(model, Options())
+    assert [s for s in found if s.task == "asr"] == [System("asr", 4, None), System("asr", 16, None)]
+    assert [s for s in found if s.task == "vsr"] == [System("vsr", None, 2), System("vsr", None, 5)]
+    assert len([s for s in found if s.task == "avsr"]) == 4
+    assert systems(model, Options(tasks=["avsr"], audio_rates=[16], video_rates=[2])) == [System("avsr", 16, 2)]
+
+
+def test_results_have_the_contracts_keys(model: OmniAVSR, manifest: Path, heard: list[object], tmp_path: Path) -> None:
+    options = Options(snrs=[None, 0.0], noises=["white"], seed=3)
+    evaluate(manifest, model, tmp_path, options, command="omni-avsr evaluate x")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results) == {"rows", "meta"}
+    assert all(set(row) == ROW_KEYS for row in results["rows"])
+    assert len(results["rows"]) == (2 + 2 + 4) * 2
+    wanted = {"model", "origin", "config", "seed", "machine", "versions", "commit", "date", "command"}
+    assert wanted <= set(results["meta"])
+    assert results["meta"]["seed"] == 3
+    row = next(r for r in results["rows"] if r["task"] == "avsr")
+    # the references have 6 words; 'bin blue at f' lacks 2 of the first text, and shares nothing with the second
+    assert (row["words"], row["utterances"], row["deletions"]) == (18, 3, 6)
+    assert row["wer"] == pytest.approx((row["substitutions"] + row["deletions"] + row["insertions"]) / 18)
+    assert row["wer_ci95"][0] <= row["wer"] <= row["wer_ci95"][1]
+    lines = [json.loads(line) for line in (tmp_path / "utterances.jsonl").read_text().splitlines()]
+    assert len(lines) == 16 * 3 + 4  # the row without a picture is heard at two rates, in two conditions
+    assert {line["hypothesis"] for line in lines} == {"bin blue at f"}
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "results.json", "utterances.jsonl"]
+
+
+def test_lips_are_read_once_since_no_noise_can_change_them(
+    model: OmniAVSR, manifest: Path, heard: list[tuple[Batch, str, dict[str, int]]], tmp_path: Path
+) -> None:
+    options = Options(tasks=["vsr"], video_rates=[2], snrs=[None, 0.0, -5.0], noises=["white"], split="dev")
+    rows = evaluate(manifest, model, tmp_path, options)["rows"]
+    assert [task for _, task, _ in heard] == ["vsr"]
+    assert [row["snr_db"] for row in rows] == [None, 0.0, -5.0]
+    assert len({row["wer"] for row in rows}) == 1
+
+
+def test_two_runs_are_the_same_to_the_last_digit(model: OmniAVSR, manifest: Path, tmp_path: Path) -> None:
+    options = Options(tasks=["asr"], audio_rates=[16], snrs=[0.0], noises=["babble"], beam_size=1, seed=1)
+    runs = []
+    for name, batch_size in (("a", 16), ("b", 1)):
+        sized = Options(**{**vars(options), "batch_size": batch_size})
+        runs.append(evaluate(manifest, model, tmp_path / name, sized)["rows"])
+    assert runs[0] == runs[1]
+
+
+# ---- noise -----------------------------------------------------------------------------------
+
+
+def grid(model: OmniAVSR, manifest: Path, noises: Sequence[str] = ("white",), seed: int = 0) -> Grid:
+    from omni_avsr.data.manifest import read_manifest
+
+    rows = [(row, row.text) for row in read_manifest(manifest)]
+    return Grid(model, rows, Options(snrs=[0.0], noises=noises, seed=seed))
+
+
+@pytest.mark.parametrize("noise", ["white", "pink", "babble"])
+@pytest.mark.parametrize("snr", [10.0, 0.0, -5.0])
+def test_the_level_is_what_it_says(model: OmniAVSR, manifest: Path, noise: str, snr: float) -> None:
+    clean = Sample("u0", voice(), None)
+    mixed = grid(model, manifest, [noise]).mixed(clean, Condition(snr, noise))
+    added = mixed.audio - clean.audio  # type: ignore[operator]
+    assert 10 * np.log10(np.square(voice()).sum() / np.square(added).sum()) == pytest.approx(snr, abs=0.01)
+
+
+def test_levels_differ_in_loudness_alone_and_utterances_in_their_noise(model: OmniAVSR, manifest: Path) -> None:
+    g = grid(model, manifest)
+
+    def added(name: str, snr: float, of: Grid = g) -> np.ndarray:
+        sample = Sample(name, voice(), None)
+        noise = of.mixed(sample, Condition(snr, "white")).audio - voice()  # type: ignore[operator]
+        return noise / np.abs(noise).max()
+
+    assert np.allclose(added("u0", 10.0), added("u0", -5.0), atol=1e-3)
+    assert not np.allclose(added("u0", 0.0), added("u1", 0.0), atol=0.1)
+    assert not np.allclose(added("u0", 0.0), added("u0", 0.0, grid(model, manifest, seed=1)), atol=0.1)
+
+
+def test_clean_is_clean(model: OmniAVSR, manifest: Path) -> None:
+    sample = Sample("u0", voice(), None)
+    assert grid(model, manifest).mixed(sample, Condition()) is sample
+
+
+# ---- bad input -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (Options(audio_rates=[7]), RateError, "audio_rate = 7.*4, 16"),
+        (Options(tasks=["asrr"]), ConfigError, "did you mean 'asr'"),
+        (Options(snrs=[0.0], noises=["brabble"]), ConfigError, "no noise 'brabble'"),
+        (Options(split="train"), DataError, "split 'train'; splits: dev, test"),
+        (Options(tasks=["vsr"], split="test"), DataError, "no row has the streams that the task 'vsr' needs"),
+        (Options(snrs=[0.0], noises=["babble"], split="test"), ConfigError, "babble"),
+    ],
+)
+def test_refusals(
+    model: OmniAVSR,
+    manifest: Path,
+    heard: list[object],
+    tmp_path: Path,
+    options: Options,
+    error: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        evaluate(manifest, model, tmp_path, options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_file_is_named_with_its_row(model: OmniAVSR, tmp_path: Path) -> None:
+    path = tmp_path / "manifest.jsonl"
+    path.write_text('{"id": "a", "media": "gone.mp4", "text": "bin", "split": "dev"}\n')
+    with pytest.raises(DataError, match=r"row 1.*gone\.mp4"):
+        evaluate(path, model, tmp_path / "out")
+
+
+def test_a_file_that_is_no_media_is_named(model: OmniAVSR, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"no media" * 100)
+    path = tmp_path / "manifest.jsonl"
+    path.write_text('{"id": "a", "media": "bad.mp4", "text": "bin", "split": "dev"}\n')
+    with pytest.raises(DataError, match=r"row 'a' cannot be used.*bad\.mp4"):
+        evaluate(path, model, tmp_path / "out")
+
+
+def test_a_folder_gives_its_origin(model: OmniAVSR, tmp_path: Path, heard: list[object]) -> None:
+    folder = save_model(model, tmp_path / "model", origin={"made_by": "a test"})
+    rows = [Row(n, wav(tmp_path / f"{n}.wav", silence(1)), "bin", "dev") for n in "ab"]
+    results = evaluate(write_manifest(tmp_path / "m.jsonl", rows), folder, tmp_path / "out", Options(tasks=["asr"]))
+    assert results["meta"]["origin"]["made_by"] == "a test"
+    assert results["meta"]["config"]["audio_rates"] == [4, 16]

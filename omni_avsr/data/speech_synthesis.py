@@ -86,14 +86,14 @@ ACCENTS: dict[str, tuple[str, ...]] = {  # language -> the synthesiser's voices 
     "ar": ("ar",),
     "el": ("el",),
 }
-# Timbres that were heard to be people; whispers, robots and giants are left out.
+# Timbres of level, pitch and spectrum within people's range: whispers, robots and children's toys are left out, and
+# 'Reed', which sounds different each time.
 TIMBRES: tuple[str, ...] = (
     "", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "klatt", "klatt2", "klatt3",
     "klatt4", "klatt5", "klatt6", "croak", "grandma", "grandpa", "aunty", "announcer", "Alex", "Alicia", "Andrea",
-    "Andy", "Annie", "Denis", "Diogo", "Gene", "Hugo", "Lee", "Mario", "Michael", "Mike", "Nguyen", "Reed", "adam",
-    "anika", "belinda", "benjamin", "boris", "david", "edward", "edward2", "ian", "iven4", "john", "linda",
-    "marcelo", "max", "michel", "miguel", "norbert", "pedro", "quincy", "rob", "robert", "shelby", "steph",
-    "travis", "victor",
+    "Andy", "Annie", "Denis", "Diogo", "Gene", "Hugo", "Lee", "Mario", "Michael", "Mike", "Nguyen", "adam", "anika",
+    "belinda", "benjamin", "boris", "david", "edward", "edward2", "ian", "iven4", "john", "linda", "marcelo", "max",
+    "michel", "miguel", "norbert", "pedro", "quincy", "rob", "robert", "shelby", "steph", "travis", "victor",
 )  # fmt: skip
 VOICES: dict[str, tuple[str, ...]] = {  # language -> names a `Voice` can have
     language: tuple(f"{accent}+{timbre}".rstrip("+") for accent in accents for timbre in TIMBRES)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omni_avsr.data import flite
-from omni_avsr.data.speech_synthesis import ACCENTS, VOICES, Peak, Utterance, Voice, random_voice, synthesize
+from omni_avsr.data.speech_synthesis import ACCENTS, TIMBRES, VOICES, Peak, Utterance, Voice, random_voice, synthesize
 from omni_avsr.data.spoken import PAUSE
 from omni_avsr.errors import ConfigError, InputError, MissingExtraError
 from omni_avsr.types import SAMPLE_RATE
@@ -59,6 +59,17 @@ def test_same_arguments_same_samples_whatever_was_said_before() -> None:
     again = synthesize(SENTENCE, voice, seed=1)
     assert np.array_equal(first.audio, again.audio)
     assert first.phonemes == again.phonemes
+
+
+def test_every_timbre_repeats() -> None:
+    for timbre in TIMBRES:
+        voice = Voice(f"en+{timbre}" if timbre else "en")
+        first = synthesize("bin red", voice)
+        junk = np.full(50_000, 7.0)  # a synthesiser that reads what it did not write would find this
+        again = synthesize("bin red", voice)
+        del junk
+        assert np.array_equal(first.audio, again.audio), timbre
+        assert rms(first.audio) > 0.01, timbre
 
 
 def test_a_seed_changes_the_rhythm() -> None:

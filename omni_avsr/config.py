@@ -172,6 +172,9 @@ class CompatConfig(Knobs):
     """Official: padding of a batch is encoded and attended like real frames. Ours: masked everywhere."""
     trim_to_longest: bool = False
     """Official: every row keeps as many audio frames as the longest of the batch. Ours: its own length."""
+    trim_to_rate: bool = False
+    """Official, one rate: frames beyond the last whole group of `video_rate` are cut off before the encoder sees them.
+    Ours: the encoder sees all frames; what is left over is dropped after it."""
     conv3d_stem: bool = False
     """Official: AV-HuBERT's stem is a Conv3d in row-major memory. Ours: the same sums by a faster, folded Conv2d."""
     train_on_padding: bool = False

@@ -95,6 +95,11 @@ QUIRKS: dict[str, Quirk] = {
         lambda c, o: c.compat.train_on_padding,
         "With Qwen the padding after the transcript is learned like text; ours ignores it.",
     ),
+    "trim_to_rate": Quirk(
+        lambda c, o: c.compat.trim_to_rate,
+        "A clip is cut to a multiple of its one video rate before the encoder sees it; ours encodes all frames and "
+        "drops the rest after it.",
+    ),
     "conv3d_stem": Quirk(
         lambda c, o: c.compat.conv3d_stem,
         "AV-HuBERT's stem is a Conv3d in row-major memory; ours folds it into a faster Conv2d with the same sums.",

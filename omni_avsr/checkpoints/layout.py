@@ -85,6 +85,11 @@ class Projectors:
     pools: dict[str, Pool] = field(default_factory=dict)
     top_k: int = 1
 
+    @property
+    def single(self) -> bool:
+        """Whether the official program knew one rate per modality only."""
+        return not self.listed and all(len(rates) == 1 for rates in self.rates.values())
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -257,7 +257,9 @@ def load_model(
     if rows or "llm" in model.references:
         fill_rows(model, rows, where=str(folder / files.WEIGHTS))
     import_peft(model.adapters, _read_adapters(folder))
-    return model.to(device=device, dtype=dtype).requires_grad_(False).eval()
+    for tensor in state(model).values():  # not model.to(dtype): that would round the rotary frequencies as well
+        tensor.data = tensor.data.to(dtype) if tensor.is_floating_point() else tensor.data
+    return model.to(device).requires_grad_(False).eval()
 
 
 def read_config(folder: str | Path) -> ModelConfig:

@@ -302,7 +302,8 @@ def _config(
         compat=CompatConfig(
             unmasked_padding=True,
             trim_to_longest=True,
-            conv3d_stem="video" in layout.projectors.rates,
+            trim_to_rate="video" in projectors.rates and projectors.single,
+            conv3d_stem="video" in projectors.rates,
             train_on_padding=family == "qwen2",
             bf16_rotary=flags.bf16 and family == "llama",
         ),

@@ -203,6 +203,14 @@ def _random_llm(config: LLMConfig, tokenizer: Tokenizer) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(settings, attn_implementation="sdpa")
 
 
+@torch.no_grad()
+def round_rotary(llm: PreTrainedModel) -> None:
+    """Rounds the rotary frequencies to bfloat16, as casting a whole model to it does; they stay in float32."""
+    for name, buffer in llm.named_buffers():
+        if name.endswith("inv_freq"):
+            buffer.copy_(buffer.bfloat16())
+
+
 # fields that stored configurations of older transformers have, and that it still reads
 _OLD_NAMES = {"rope_theta", "rope_scaling", "torch_dtype"}
 

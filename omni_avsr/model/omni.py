@@ -29,7 +29,7 @@ from omni_avsr.model.compress import COMPRESSORS
 from omni_avsr.model.ctc import CtcHeads
 from omni_avsr.model.encoder import Encoder
 from omni_avsr.model.encoders import build_encoder
-from omni_avsr.model.llm import LLM_FAMILIES, Tokenizer, build_llm, build_tokenizer
+from omni_avsr.model.llm import LLM_FAMILIES, Tokenizer, build_llm, build_tokenizer, round_rotary
 from omni_avsr.model.lora import attach
 from omni_avsr.model.projectors import build_projector
 from omni_avsr.tasks import TASKS
@@ -81,6 +81,8 @@ class OmniAVSR(nn.Module):
         self.config, self.tokenizer, self.ctc_alphabet = config, tokenizer, ctc_alphabet
         self.references: dict[str, str] = {}  # part -> digest of what its source gave; kept by checkpoints
         self.llm = build_llm(config.llm, tokenizer)
+        if config.compat.bf16_rotary:
+            round_rotary(self.llm)
         self.adapters = attach(self.llm, config.lora, config.tasks, LLM_FAMILIES[config.llm.family].lora_targets)
         for modality in config.modalities:
             self.add_module(f"{modality}_encoder", build_encoder(modality, config))
@@ -305,6 +307,8 @@ class OmniAVSR(nn.Module):
 
     def _lengths(self, batch: Batch, modality: str, learning: bool) -> Tensor:
         compat, lengths = self.config.compat, batch.lengths(modality)
+        if modality == "video" and compat.trim_to_rate:
+            lengths = lengths - lengths % max(self.config.video_rates)
         as_longest = {"audio": compat.trim_to_longest, "video": compat.unmasked_padding}[modality]
         return lengths.max().expand_as(lengths) if learning and as_longest else lengths
 

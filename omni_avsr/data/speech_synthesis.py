@@ -86,8 +86,7 @@ ACCENTS: dict[str, tuple[str, ...]] = {  # language -> the synthesiser's voices 
     "ar": ("ar",),
     "el": ("el",),
 }
-# Timbres of level, pitch and spectrum within people's range: whispers, robots and children's toys are left out, and
-# 'Reed', which sounds different each time.
+# Timbres with the level and pitch of people; whispers and robots are left out, and 'Reed', which is not the same twice.
 TIMBRES: tuple[str, ...] = (
     "", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "klatt", "klatt2", "klatt3",
     "klatt4", "klatt5", "klatt6", "croak", "grandma", "grandpa", "aunty", "announcer", "Alex", "Alicia", "Andrea",
@@ -209,8 +208,8 @@ def _words(words: Sequence[str], phonemes: Sequence[Phoneme], owners: Sequence[i
         following = [o for o in spans if o > owner]
         group = range(0 if owner == first else owner, min(following) if following else len(words))
         start, end = spans[owner]
-        edges = np.cumsum([0] + [len(words[i]) for i in group])
-        edges = start + (end - start) * edges / edges[-1]
+        letters = np.cumsum([0] + [len(words[i]) for i in group])
+        edges = np.interp(letters, (0, letters[-1]), (start, end))
         result += [Word(float(edges[k]), float(edges[k + 1]), words[i], 1.0) for k, i in enumerate(group)]
     return tuple(result)
 

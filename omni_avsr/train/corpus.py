@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,16 @@ class Corpus:
 
     def __init__(self, recipe: Recipe, rank: int = 0, world_size: int = 1) -> None:
         data, seed = recipe.data, recipe.train.seed
-        self._recipe, self._rank, self._world_size = recipe, rank, world_size
+        self._recipe = recipe
         _check_splits(recipe)
         self.train = SpeechDataset(data.train, "train", recipe.model, data.augment, seed)
-        self.dev = SpeechDataset(data.dev, "dev", recipe.model, None, seed) if data.dev else None
         self._sampler = FrameBudgetSampler(self.train.frames, data.frames_per_batch, seed, rank, world_size)
+        self._loader = _loader(self.train, self._sampler, data.workers)
+        self.dev = SpeechDataset(data.dev, "dev", recipe.model, None, seed) if data.dev else None
+        if self.dev is not None:
+            # how rows fall into batches does not depend on the number of processes
+            shares = list(FrameBudgetSampler(self.dev.frames, data.frames_per_batch, shuffle=False))
+            self._dev_loader = _loader(self.dev, shares[rank::world_size], data.workers)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -53,8 +58,8 @@ class Corpus:
         self.train.set_epoch(epoch)
         self._sampler.set_epoch(epoch, done)
         group: list[Batch] = []
-        left = len(batches := list(self._sampler))
-        for batch in self._loader(self.train, batches):
+        left = len(self._sampler)
+        for batch in self._loader:
             group.append(batch)
             left -= 1
             if len(group) == self._recipe.train.accumulate or not left:
@@ -62,25 +67,24 @@ class Corpus:
                 group = []
 
     def dev_batches(self) -> Iterator[Batch]:
-        """This process's share of the dev rows; how rows fall into batches does not depend on the processes."""
-        assert self.dev is not None
-        sampler = FrameBudgetSampler(self.dev.frames, self._recipe.data.frames_per_batch, shuffle=False)
-        yield from self._loader(self.dev, list(sampler)[self._rank :: self._world_size])
+        """This process's share of the dev rows."""
+        return iter(self._dev_loader)
 
     def digests(self) -> dict[str, str]:
         """Manifest -> SHA-256 of its bytes."""
         return {str(p): sha256(Path(p).read_bytes()).hexdigest() for p in _manifests(self._recipe)}
 
-    def _loader(self, dataset: SpeechDataset, batches: Sequence[list[int]]) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=_collate,
-            num_workers=self._recipe.data.workers,
-            pin_memory=torch.cuda.is_available(),
-            # its own generator: a loader made anew on resuming must not draw from the one dropout draws from
-            generator=torch.Generator().manual_seed(0),
-        )
+
+def _loader(dataset: SpeechDataset, batches: Iterable[list[int]], workers: int) -> DataLoader[Any]:
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=_collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,  # they keep what they have decoded
+        # its own generator: starting an epoch must not draw from the one that dropout draws from
+        generator=torch.Generator().manual_seed(0),
+    )
 
 
 def _collate(rows: Sequence[tuple[Features, str]]) -> Batch:

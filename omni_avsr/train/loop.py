@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FREE_KNOBS = ("data.workers", "train.keep", "train.log_every")
+FREE_KNOBS = ("description", "data.workers", "train.keep", "train.log_every")
 """What may differ between a run and its resumption; everything else would make it another run."""
 
 
@@ -317,15 +317,18 @@ def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
     elif not resume:
         raise ConfigError(f"'{folder}' holds a run already; give --resume to go on with it, or another folder")
     else:
-        stored = Recipe.model_validate(json.loads(path.read_text("utf-8")))
-        other = _differences(stored.model_dump(mode="json"), recipe.model_dump(mode="json"))
+        stored = json.loads(path.read_text("utf-8"))
+        other = _differences(stored, recipe.model_dump(mode="json"), Recipe(name="").model_dump(mode="json"))
         if other := [name for name in other if name not in FREE_KNOBS]:
             raise ConfigError(f"'{folder}' is a run of another recipe: {', '.join(other)} differ; undo that to resume")
 
 
-def _differences(one: Any, other: Any, name: str = "") -> list[str]:
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = dict.fromkeys((*one, *other))
-        parts = [_differences(one.get(k), other.get(k), f"{name}.{k}" if name else k) for k in keys]
-        return [difference for part in parts for difference in part]
-    return [] if one == other else [name]
+def _differences(stored: Any, now: Any, default: Any, name: str = "") -> list[str]:
+    """Dotted names of the knobs whose value is not the stored one.
+
+    A knob younger than the run had its default; one that is gone since is passed over.
+    """
+    if not isinstance(default, dict) or not default:  # a value, or free keys such as `dims`
+        return [] if stored == now else [name]
+    parts = [_differences(stored.get(k, default[k]), now[k], default[k], f"{name}.{k}".strip(".")) for k in default]
+    return [difference for part in parts for difference in part]

@@ -12,23 +12,7 @@ from omni_avsr.config import Recipe, load_recipe
 from omni_avsr.data.manifest import Row, write_manifest
 from omni_avsr.data.mouth_store import write_store
 
-WORDS = (
-    "bin",
-    "place",
-    "set",
-    "blue",
-    "red",
-    "green",
-    "at",
-    "by",
-    "with",
-    "one",
-    "two",
-    "three",
-    "now",
-    "soon",
-    "again",
-)
+WORDS = ("bin", "place", "set", "blue", "red", "green", "at", "by", "with", "one", "two", "three", "now", "soon")
 
 
 @pytest.fixture(scope="session")

@@ -99,7 +99,7 @@ def _root(
 
 
 for _name, _function in COMMANDS.items():
-    app.command(_name, cls=Command, no_args_is_help=True)(_function)
+    app.command(_name, cls=Command)(_function)
 
 
 def main() -> None:

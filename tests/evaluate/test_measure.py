@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clips import silence, voice, wav
 
 from omni_avsr.checkpoints import save_model
 from omni_avsr.config import ModelConfig
@@ -21,6 +20,7 @@ from omni_avsr.evaluate.grid import evaluate
 from omni_avsr.evaluate.measure import Condition, Grid, Options, System, conditions, systems
 from omni_avsr.model.omni import OmniAVSR, build_model
 from omni_avsr.types import Batch, Hypothesis, Sample
+from tests.clips import silence, voice, wav
 
 TEXTS = ("bin blue at f two now", "place red by z nine soon")
 ROW_KEYS = {

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import grey, silence, video, voice, wav
 
 from omni_avsr.errors import InputError, MediaError
 from omni_avsr.transcribe.inputs import open_input
 from omni_avsr.types import Clip
+from tests.clips import grey, silence, video, voice, wav
 
 
 def test_arrays_are_read_like_a_file(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clips import SAMPLE, grey, sample, silence, video, voice, wav
 
 import omni_avsr
 from omni_avsr.config import ModelConfig
@@ -22,6 +21,7 @@ from omni_avsr.model.omni import OmniAVSR, build_model
 from omni_avsr.transcribe import transcriber as module
 from omni_avsr.transcribe.transcriber import Transcriber
 from omni_avsr.types import Batch, Hypothesis, Segment, TranscriptionInfo
+from tests.clips import SAMPLE, grey, sample, silence, video, voice, wav
 
 Faces = Callable[[Callable[[int], bool]], None]
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from clips import silence, voice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from omni_avsr.media.mouth import Mouth
 from omni_avsr.transcribe.inputs import ClipMedia
 from omni_avsr.transcribe.windows import Eyes, Window, heard, seen
 from omni_avsr.types import FPS, SAMPLE_RATE, Clip
+from tests.clips import silence, voice
 
 
 def mouth(number: int, found: bool = True) -> Mouth:

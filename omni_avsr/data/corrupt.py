@@ -141,8 +141,8 @@ AUDIO_CORRUPTIONS: dict[str, Corruption] = {f.__name__: f for f in (telephone, m
 
 
 def _stretch(length: int, rng: Rng, least: float, most: float) -> slice:
-    """A random part of `length`, between the shares `least` and `most` of it."""
-    part = int(length * rng.uniform(least, max(least, min(most, 1.0))))
+    """A random part of `length` >= 1, between the shares `least` and `most` of it, not empty."""
+    part = max(1, int(length * rng.uniform(least, max(least, min(most, 1.0)))))
     start = int(rng.integers(length - part + 1))
     return slice(start, start + part)
 

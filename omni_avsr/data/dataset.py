@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
@@ -141,8 +140,6 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
             DataError: the row's files cannot be used; names it.
         """
         row = self.rows[index]
-        if get_worker_info() is not None:
-            cv2.setNumThreads(1)  # a forked worker must not touch OpenCV's thread pool, and the cores are taken
         try:
             sample, crop_at, flip = self._sample(index), None, False
             if self._augment is not None:

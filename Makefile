@@ -28,6 +28,7 @@ default: $(VENV)/.dev      ## train the shipped model from GRID=dir: two cores, 
 	$(BIN)/omni-avsr prepare synthetic runs/corpora/voices -o runs/data/voices --mouths
 	$(BIN)/omni-avsr prepare synthetic runs/corpora/heads -o runs/data/heads --mouths
 	OMP_NUM_THREADS=1 $(BIN)/omni-avsr train default -o runs/default
+	$(BIN)/python scripts/ship.py runs/default/model
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "omni-avsr needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'

@@ -77,12 +77,11 @@ class MissingExtraError(OmniAVSRError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"'{package}' is not installed. Install it with: pip install 'omni-avsr[{extra}]'")
+        self.package, self.extra = package, extra
 
-
-class TrainingInterrupted(OmniAVSRError):
-    """Training was asked to stop and has saved itself; the message says how to go on."""
-
-    exit_code = 130  # what a shell reports for a command ended by Ctrl-C
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        # pickled by its arguments, not by its message, so that worker processes can raise it
+        return MissingExtraError, (self.package, self.extra)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -84,6 +84,12 @@ class MissingExtraError(OmniAVSRError):
         return MissingExtraError, (self.package, self.extra)
 
 
+class TrainingInterrupted(OmniAVSRError):
+    """Training was asked to stop and has saved itself; the message says how to go on."""
+
+    exit_code = 130  # what a shell reports for a command ended by Ctrl-C
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that lists `known` and, where one is close, suggests it instead of `name`."""
     known = sorted(known)

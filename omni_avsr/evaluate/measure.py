@@ -1,6 +1,7 @@
 """Asking a model the same utterances under many conditions, with as little work as that takes.
 
-A batch of utterances is read once and stays while every condition is measured on it. Noise is a function of seed,
+A batch of utterances is read once and stays while every condition is measured on it: the sound is encoded once per
+condition, the lips once for all, whatever tasks and rates follow. Noise is a function of seed,
 noise and utterance, so that levels differ in loudness alone and every run hears the same.
 """
 
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -28,7 +30,7 @@ from omni_avsr.model.batch import collate
 from omni_avsr.model.decode import DecodeOptions, decode
 from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.tasks import TASKS
-from omni_avsr.types import Hypothesis, Sample
+from omni_avsr.types import Encoded, Hypothesis, Sample
 
 VOICES = 64  # utterances that babble draws on; their sound is kept in memory
 log = logging.getLogger(__name__)
@@ -134,7 +136,7 @@ class Grid:
     def measure(self, progress: bool) -> Answers:
         """The answers of every system in every condition; what no noise can change is asked once."""
         answers: Answers = defaultdict(dict)
-        with _bar(len(self.rows), progress) as advance:
+        with _bar(len(self.rows), progress) as advance, _at_rest(self.model):
             for start in range(0, len(self.rows), self.options.batch_size):
                 group = self.rows[start : start + self.options.batch_size]
                 for alike in _alike([(_load(row), row, text) for row, text in group]):
@@ -151,6 +153,7 @@ class Grid:
         present = {"audio": group[0][0].audio is not None, "video": group[0][0].mouths is not None}
         able = [s for s in self.systems if all(present[m] for m in TASKS[s.task].modalities)]
         contract, options = self.model.config.preprocess, DecodeOptions(self.options.beam_size)
+        encoded: dict[str, Encoded] = {}
         for number, condition in enumerate(self.conditions):
             asked = [s for s in able if number == 0 or "audio" in s.rates]
             if not asked:
@@ -158,8 +161,10 @@ class Grid:
             samples = [self.mixed(sample, condition) for sample, _, _ in group]
             features = [extract(s.audio, s.mouths, contract, id=s.id) for s in samples]
             batch = collate(features).to(self.model.device)
+            used = {m for system in asked for m in system.rates}
+            encoded |= self.model.encode(batch, [m for m in used if m == "audio" or m not in encoded])
             for system in asked:
-                found = decode(self.model, batch, system.task, system.rates, options)
+                found = decode(self.model, batch, system.task, system.rates, options, encoded)
                 said = dict(self._answers(group, found))
                 same = self.conditions if "audio" not in system.rates else [condition]
                 for each in same:
@@ -223,6 +228,18 @@ def _alike(group: Iterable[tuple[Sample, Row, str]]) -> Iterator[list[tuple[Samp
 
 def _number(text: str) -> int:
     return zlib.crc32(text.encode())
+
+
+@contextmanager
+def _at_rest(model: OmniAVSR) -> Iterator[None]:
+    """In eval mode and without gradients, for as long as it lasts."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class Transcriber:
     """A loaded model that turns files, file objects and arrays into text.
 
     Args:
-        model: "default", a model folder, a hub id, or a loaded model, which stays on its device.
+        model: "default", a model folder, a hub id, or a loaded model, which stays on its device and goes to eval mode.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1".
         offline: fetch nothing.
 
@@ -57,7 +57,8 @@ class Transcriber:
 
     def __init__(self, model: str | Path | OmniAVSR = "default", device: str = "auto", offline: bool = False) -> None:
         self.offline = offline
-        self.model = model if isinstance(model, OmniAVSR) else load_model(model, _device(device), offline=offline)
+        loaded = model if isinstance(model, OmniAVSR) else load_model(model, _device(device), offline=offline)
+        self.model = loaded.eval()
         self.device = next(self.model.parameters()).device
 
     def transcribe(
@@ -163,12 +164,14 @@ class Transcriber:
         batch = collate([_features(planned, contract) for planned in group]).to(self.device)
         tasks = [planned.task for planned in group]
         rates = [self.model.check_rates(task, request.audio_rate, request.video_rate) for task in tasks]
-        found = decode(self.model, batch, tasks, rates, DecodeOptions(request.beam_size))
+        with torch.inference_mode():
+            encoded = self.model.encode(batch)
+        found = decode(self.model, batch, tasks, rates, DecodeOptions(request.beam_size), encoded)
         texts = [" ".join(hypothesis.text.split()) for hypothesis in found]
         words: list[tuple[Word, ...] | None] = [None] * len(group)
         if request.word_timestamps:
             starts = [planned.window.start for planned in group]
-            words = word_times(self.model, batch, texts, tasks, starts)
+            words = word_times(self.model, encoded, texts, tasks, starts)
         for row, planned in enumerate(group):
             segment = _segment(planned, found[row], rates[row], {m: int(batch.lengths(m)[row]) for m in rates[row]})
             yield replace(segment, text=texts[row], words=words[row])

@@ -7,7 +7,7 @@ only says when each of its units is heard or seen.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 
 from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.tasks import TASKS
-from omni_avsr.types import Batch, Word
+from omni_avsr.types import Encoded, Word
 
 log = logging.getLogger(__name__)
 
@@ -141,13 +141,17 @@ def spell(text: str, units_of: Callable[[str], list[int]]) -> tuple[list[int], l
 
 @torch.inference_mode()
 def word_times(
-    model: OmniAVSR, batch: Batch, texts: Sequence[str], tasks: Sequence[str], starts: Sequence[float]
+    model: OmniAVSR,
+    encoded: Mapping[str, Encoded],
+    texts: Sequence[str],
+    tasks: Sequence[str],
+    starts: Sequence[float],
 ) -> list[tuple[Word, ...] | None]:
     """The words of each row with their times: by the sound where the task hears, else by the lips.
 
     Args:
         model: with CTC heads.
-        batch: B rows.
+        encoded: what its encoders made of B rows.
         texts: what was recognised in them.
         tasks: how.
         starts: seconds of the file at which the rows begin.
@@ -156,8 +160,7 @@ def word_times(
         B tuples; None, with a warning, for a row that is too short for its text.
     """
     clocks = [TASKS[task].modalities[0] for task in tasks]  # audio comes first, and is the finer clock
-    encoded = model.encode(batch, sorted(set(clocks)))
-    heads = {m: model.ctc.log_probs(e, m).cpu().numpy() for m, e in encoded.items()}
+    heads = {m: model.ctc.log_probs(encoded[m], m).cpu().numpy() for m in set(clocks)}
     out: list[tuple[Word, ...] | None] = []
     for row, (text, clock, start) in enumerate(zip(texts, clocks, starts, strict=True)):
         units, labels = spell(text, model.ctc.targets)

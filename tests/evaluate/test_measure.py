@@ -113,6 +113,21 @@ def test_lips_are_read_once_since_no_noise_can_change_them(
     assert len({row["wer"] for row in rows}) == 1
 
 
+def test_sound_is_encoded_once_per_condition_and_lips_once(
+    model: OmniAVSR, manifest: Path, heard: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[str] = []
+    encode = model.encode
+
+    def counting(batch: Batch, modalities: Sequence[str]) -> object:
+        encoded.extend(modalities)
+        return encode(batch, modalities)
+
+    monkeypatch.setattr(model, "encode", counting)
+    evaluate(manifest, model, tmp_path, Options(snrs=[None, 0.0, -5.0], noises=["white"], split="dev"))
+    assert (encoded.count("audio"), encoded.count("video")) == (3, 1)
+
+
 def test_two_runs_are_the_same_to_the_last_digit(model: OmniAVSR, manifest: Path, tmp_path: Path) -> None:
     options = Options(tasks=["asr"], audio_rates=[16], snrs=[0.0], noises=["babble"], beam_size=1, seed=1)
     runs = []

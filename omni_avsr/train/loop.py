@@ -12,7 +12,6 @@ and two numbers. A row of the data is drawn by seed, epoch and row, whoever load
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -27,6 +26,7 @@ from omni_avsr.config import ModelConfig, Recipe
 from omni_avsr.errors import CheckpointError, ConfigError, MissingExtraError, OmniAVSRError, TrainingInterrupted
 from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.train import dev, state
+from omni_avsr.train.claim import claim
 from omni_avsr.train.corpus import Corpus
 from omni_avsr.train.optim import average, build_optimizer, lr_factor, set_lr
 from omni_avsr.train.origin import describe
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 log = logging.getLogger(__name__)
-
-FREE_KNOBS = ("description", "data.workers", "train.keep", "train.log_every")
-"""What may differ between a run and its resumption; everything else would make it another run."""
 
 
 def train(recipe: Recipe, out: str | Path, resume: bool = False, progress: bool = True) -> Path:
@@ -67,7 +64,7 @@ def train(recipe: Recipe, out: str | Path, resume: bool = False, progress: bool 
     folder = Path(out)
     accelerator = _accelerator(recipe)
     if accelerator.is_main_process:
-        _claim(folder, recipe, resume)
+        claim(folder, recipe, resume)
     accelerator.wait_for_everyone()
     return Trainer(recipe, folder, accelerator).run(progress)
 
@@ -306,29 +303,3 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     # said outright: without a GPU and without this, every process of torchrun would train alone
     cpu = not torch.accelerator.is_available()
     return Accelerator(cpu=cpu, mixed_precision=recipe.train.precision, kwargs_handlers=[ddp])
-
-
-def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """Makes the run's folder, or checks that the run in it is this one."""
-    path = folder / "recipe.json"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(recipe.model_dump(mode="json"), indent=1), "utf-8")
-    elif not resume:
-        raise ConfigError(f"'{folder}' holds a run already; give --resume to go on with it, or another folder")
-    else:
-        stored = json.loads(path.read_text("utf-8"))
-        other = _differences(stored, recipe.model_dump(mode="json"), Recipe(name="").model_dump(mode="json"))
-        if other := [name for name in other if name not in FREE_KNOBS]:
-            raise ConfigError(f"'{folder}' is a run of another recipe: {', '.join(other)} differ; undo that to resume")
-
-
-def _differences(stored: Any, now: Any, default: Any, name: str = "") -> list[str]:
-    """Dotted names of the knobs whose value is not the stored one.
-
-    A knob younger than the run had its default; one that is gone since is passed over.
-    """
-    if not isinstance(default, dict) or not default:  # a value, or free keys such as `dims`
-        return [] if stored == now else [name]
-    parts = [_differences(stored.get(k, default[k]), now[k], default[k], f"{name}.{k}".strip(".")) for k in default]
-    return [difference for part in parts for difference in part]

@@ -252,6 +252,13 @@ def test_no_data_says_how_to_name_it(make_recipe: Make, tmp_path: Path) -> None:
         loop.train(make_recipe("omni_st", "data.train=[]"), tmp_path)
 
 
+def test_a_run_that_failed_at_once_is_not_in_the_way(make_recipe: Make, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        loop.train(make_recipe("omni_st", "train.parts=['ctc']"), tmp_path)
+    loop.train(make_recipe("omni_st", "train.max_steps=1", "data.dev=[]"), tmp_path, progress=False)
+    assert (tmp_path / "model").is_dir()
+
+
 def test_a_loss_that_is_no_number_stops_the_run(make_recipe: Make, tmp_path: Path) -> None:
     with pytest.raises(OmniAVSRError, match=r"the loss is nan at step \d.*Lower train.lr"):
         loop.train(make_recipe("omni_st", "train.lr=1e30", "train.clip=0"), tmp_path, progress=False)

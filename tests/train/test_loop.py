@@ -315,11 +315,11 @@ def test_ctrl_c_at_the_command_line(make_recipe: Make, tmp_path: Path) -> None:
     out = tmp_path / "run"
     recipe = make_recipe("omni_st", "train.epochs=5000", "train.eval_every=5000", "train.save_every=5000")
     process = subprocess.Popen(command(recipe, out), env=ALONE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600  # a busy machine
     while not read_metrics(out / "metrics.jsonl") and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 130, said
     assert "--resume" in said
     assert "Traceback" not in said

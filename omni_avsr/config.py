@@ -61,7 +61,7 @@ class PreprocessConfig(Knobs):
     std: float = Field(default=0.165, gt=0)
     """Grey standard deviation, of values in 0..1."""
     normalizer: str = "basic"
-    """Text normaliser applied to transcripts before training and before scoring (evaluate.metrics.NORMALIZERS)."""
+    """Text normaliser applied to transcripts before training and before scoring (row of data.normalize.NORMALIZERS)."""
 
 
 class AudioEncoderConfig(Knobs):

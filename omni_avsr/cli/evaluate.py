@@ -18,22 +18,28 @@ def evaluate(
     out: Out,
     model: Model = "default",
     tasks: Annotated[
-        list[str] | None, typer.Option("--tasks", metavar="TASK...", help="asr vsr avsr. [default: the model's]")
+        list[str] | None, typer.Option("--tasks", metavar="TASK...", show_default="the model's", help="asr vsr avsr.")
     ] = None,
     audio_rates: Annotated[
-        list[int] | None, typer.Option("--audio_rates", metavar="N...", help="[default: those it was trained for]")
+        list[int] | None, typer.Option("--audio_rates", metavar="N...", show_default="those it was trained for")
     ] = None,
     video_rates: Annotated[
-        list[int] | None, typer.Option("--video_rates", metavar="N...", help="[default: those it was trained for]")
+        list[int] | None, typer.Option("--video_rates", metavar="N...", show_default="those it was trained for")
     ] = None,
     snrs: Annotated[
-        list[str] | None, typer.Option("--snrs", metavar="DB...", help="Signal-to-noise ratios: clean 10 5 0 -5.")
+        list[str] | None,
+        typer.Option("--snrs", metavar="DB...", show_default="clean", help="Signal-to-noise ratios: clean 10 5 0 -5."),
     ] = None,
     noise: Annotated[
         list[str] | None,
-        typer.Option("--noise", metavar="NOISE...", help="babble, white, pink, a sound file or a folder of them."),
+        typer.Option(
+            "--noise",
+            metavar="NOISE...",
+            show_default="babble",
+            help="babble, white, pink, a sound file or a folder of them.",
+        ),
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="Only rows of this split. [default: all rows]")] = "",
+    split: Annotated[str, typer.Option("--split", show_default="all rows", help="Only rows of this split.")] = "",
     seed: Annotated[int, typer.Option("--seed", help="Of the noise and of the confidence intervals.")] = 0,
     beam_size: BeamSize = 5,
     batch_size: BatchSize = 16,

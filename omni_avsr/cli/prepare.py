@@ -28,7 +28,7 @@ def prepare(
     split_by: Annotated[
         str, typer.Option(metavar="auto|speaker|file|row", help="What stays together in one split.")
     ] = "auto",
-    workers: Annotated[int | None, typer.Option(help="Processes; 0 = this one. [default: one per core]")] = None,
+    workers: Annotated[int | None, typer.Option(show_default="one per core", help="Processes; 0 = this one.")] = None,
     offline: Offline = False,
     verbose: Verbose = False,
 ) -> None:

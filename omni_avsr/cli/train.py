@@ -22,7 +22,7 @@ def train(
     ] = False,
     resume: Annotated[bool, typer.Option("--resume/--no_resume", help="Go on from the newest checkpoint.")] = False,
     out: Annotated[
-        Path | None, typer.Option("--output_dir", "-o", help="Folder of the run. [default: runs/NAME]")
+        Path | None, typer.Option("--output_dir", "-o", show_default="runs/NAME", help="Folder of the run.")
     ] = None,
     verbose: Verbose = False,
 ) -> None:

@@ -42,10 +42,12 @@ def transcribe(
         typer.Option("--task", metavar="auto|asr|vsr|avsr", help="Listen, read lips, or both; auto = what is there."),
     ] = "auto",
     audio_rate: Annotated[
-        int | None, typer.Option("--audio_rate", min=1, help="Audio frames (50/s) per token. [default: the finest]")
+        int | None,
+        typer.Option("--audio_rate", min=1, show_default="the finest", help="Audio frames (50/s) per token."),
     ] = None,
     video_rate: Annotated[
-        int | None, typer.Option("--video_rate", min=1, help="Video frames (25/s) per token. [default: the finest]")
+        int | None,
+        typer.Option("--video_rate", min=1, show_default="the finest", help="Video frames (25/s) per token."),
     ] = None,
     beam_size: BeamSize = 5,
     device: Device = "auto",

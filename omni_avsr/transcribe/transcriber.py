@@ -23,7 +23,7 @@ from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.tasks import TASKS
 from omni_avsr.transcribe.inputs import Media, Source, open_input
 from omni_avsr.transcribe.perception import AUTO, Planned, allowed, plan, wanted_tasks
-from omni_avsr.transcribe.windows import Eyes, Window, heard, seen
+from omni_avsr.transcribe.windows import LONGEST, Eyes, Window, heard, seen
 from omni_avsr.transcribe.words import word_times
 from omni_avsr.types import Features, Hypothesis, Segment, TranscriptionInfo, Word
 
@@ -142,9 +142,10 @@ class Transcriber:
         used = {modality for task in tasks for modality in TASKS[task].modalities}
         looks = "video" in used and media.info.has_video
         eyes = Eyes(mouth_stream(media.frames(), face=face, offline=self.offline)) if looks else None
+        longest = min(LONGEST, self.model.config.preprocess.audio_window or LONGEST)
         if "audio" in used and media.info.has_audio:
-            return heard(media, eyes)
-        return seen(eyes) if eyes else iter(())
+            return heard(media, eyes, longest)
+        return seen(eyes, longest) if eyes else iter(())
 
     def _segments(self, media: Media, planned: Iterable[Planned], request: Request) -> Iterator[Segment]:
         numbers = count()

@@ -177,6 +177,14 @@ def test_clean_is_clean(model: OmniAVSR, manifest: Path) -> None:
 # ---- bad input -------------------------------------------------------------------------------
 
 
+def test_a_task_without_any_row_is_left_out(
+    model: OmniAVSR, manifest: Path, heard: list[object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = evaluate(manifest, model, tmp_path, Options(split="test"))["rows"]
+    assert {row["task"] for row in rows} == {"asr"}
+    assert "vsr: 1 row(s) lack a stream" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -184,7 +192,7 @@ def test_clean_is_clean(model: OmniAVSR, manifest: Path) -> None:
         (Options(tasks=["asrr"]), ConfigError, "did you mean 'asr'"),
         (Options(snrs=[0.0], noises=["brabble"]), ConfigError, "no noise 'brabble'"),
         (Options(split="train"), DataError, "split 'train'; splits: dev, test"),
-        (Options(tasks=["vsr"], split="test"), DataError, "no row has the streams that the task 'vsr' needs"),
+        (Options(tasks=["vsr"], split="test"), DataError, "no row of the manifest has the streams that vsr needs"),
         (Options(snrs=[0.0], noises=["babble"], split="test"), ConfigError, "babble"),
     ],
 )

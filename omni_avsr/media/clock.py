@@ -17,15 +17,22 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from omni_avsr.errors import MediaError
 from omni_avsr.types import FPS, SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 
 Frame = av.AudioFrame | av.VideoFrame
 JITTER = Fraction(1, 50)  # seconds by which audio timestamps may disagree with the sample count: half a video frame
+MAX_GAP = 600  # seconds; a longer jump, or one back by more than REPEAT, is no gap but a new count of time
+REPEAT = 1  # seconds that a stream may repeat; they are dropped
+LAST_FRAME = 10  # seconds that a picture without a follower is shown at most
+MAX_PIXELS = 2**26  # of a picture, twice 8K; more is damage
+RATES = range(1_000, 1_000_000)  # samples per second that are believed
 EARLIEST = Fraction(-10)  # seconds; a timestamp further before the beginning is a defect of the file
 # ITU-R BS.775 downmix to stereo, summed; what is not named weighs 1. Divided by the sum, so it cannot clip.
 DOWNMIX = {"FC": 2**0.5, "LFE": 0.0, "LFE2": 0.0} | dict.fromkeys(("BL", "BR", "SL", "SR", "BC"), 0.5**0.5)
+PCM = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
 TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
@@ -89,13 +96,22 @@ def bounded(samples: np.ndarray) -> np.ndarray:
 def mono(frame: av.AudioFrame) -> np.ndarray:
     """(n,) float32: the channels of a decoded frame, mixed by the weights of `DOWNMIX`."""
     channels = frame.layout.channels
-    samples = floats(frame.to_ndarray())
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, len(channels)).T  # (1, n * channels) -> (channels, n)
+    samples = floats(_pcm(frame, len(channels)))  # (channels, n)
     if len(channels) == 1:
         return samples[0]
     weights = np.array([DOWNMIX.get(channel.name, 1.0) for channel in channels], np.float32)
     return weights / weights.sum() @ samples if weights.any() else samples.mean(0)
+
+
+def _pcm(frame: av.AudioFrame, channels: int) -> np.ndarray:
+    """(channels, n) as decoded.
+
+    Not by `to_ndarray`: beyond eight channels PyAV 18 counts planes that do not exist, and reads them.
+    """
+    kind = PCM[frame.format.name.removesuffix("p")]
+    if frame.format.is_planar:
+        return np.stack([np.frombuffer(plane, kind, frame.samples) for plane in frame.planes[:channels]])
+    return np.frombuffer(frame.planes[0], kind, frame.samples * channels).reshape(-1, channels).T
 
 
 class AudioClock:
@@ -145,6 +161,8 @@ class AudioClock:
             yield self._resample(nothing, True)
 
     def _begin(self, rate: int) -> None:
+        if rate not in RATES:
+            raise MediaError(f"The sound has {rate} samples per second, which cannot be; the file is damaged.")
         self._rate = rate
         self._tolerance = JITTER * rate
         if rate == SAMPLE_RATE:
@@ -172,6 +190,10 @@ class AudioClock:
         samples = mono(frame)
         number = self._number(frame)
         ahead = 0 if number is None else number - self._next
+        if self._tolerance and not -REPEAT * self._rate <= ahead <= MAX_GAP * self._rate:
+            logger.warning("sound jumps by %.0f s in its timestamps; it goes on without a gap", ahead / self._rate)
+            self._anchor += Fraction(ahead, self._rate)
+            ahead = 0
         if abs(ahead) > self._tolerance:
             for gap in silence(ahead, self._rate):
                 self._next += len(gap)
@@ -202,7 +224,7 @@ class VideoClock:
         """The container's `origin` and `limit` in seconds, the nominal frame `rate`, the `aspect` of a pixel."""
         self.seconds = 0.0
         self._origin, self._limit = origin, limit
-        self._period = 1 / Fraction(rate)
+        self._period = 1 / Fraction(rate) if 1 <= rate <= 1000 else Fraction(1, FPS)
         self._painter = Painter(aspect)
 
     def grid(self, frames: Iterator[av.VideoFrame], first: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -212,6 +234,10 @@ class VideoClock:
         for frame in frames:
             time = self._time(frame, shown + self._period if held else Fraction(0))
             if held is not None:
+                if not -REPEAT <= time - shown <= MAX_GAP:
+                    logger.warning("the picture jumps by %.0f s in its timestamps; it goes on", float(time - shown))
+                    self._origin += time - shown - self._period
+                    time = shown + self._period
                 if time <= shown:
                     continue  # timestamps may only grow
                 middle = (shown + time) / 2
@@ -235,15 +261,15 @@ class VideoClock:
 
     def _end(self, frame: av.VideoFrame, time: Fraction) -> Fraction:
         lasts = frame.duration * frame.time_base if frame.duration and frame.time_base else self._period
-        return min(time + lasts, max(time + self._period, self._limit))
+        return time + min(lasts, Fraction(LAST_FRAME))
 
 
 class Painter:
     """Decoded pictures as upright (height, width, 3) uint8 RGB with square pixels, all of the first one's size."""
 
     def __init__(self, aspect: Fraction | None) -> None:
-        """`aspect`: width / height of a source pixel; None or 0 = square."""
-        self._aspect = aspect or Fraction(1)
+        """`aspect`: width / height of a source pixel; None, 0 or beyond belief = square."""
+        self._aspect = aspect if aspect and Fraction(1, 4) <= aspect <= 4 else Fraction(1)
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None  # width, height before turning
         self._turn, self._mirror = 0, False
@@ -251,6 +277,8 @@ class Painter:
     def describe(self, frame: av.VideoFrame) -> tuple[int, int, int]:
         """Width and height as shown, and the degrees clockwise by which the picture is turned for that."""
         width, height = max(1, round(frame.width * self._aspect)), frame.height
+        if width * height > MAX_PIXELS:
+            raise MediaError(f"The picture has {width} x {height} pixels, which cannot be; the file is damaged.")
         self._size = width, height
         self._turn, self._mirror = _orientation(frame)
         return (height, width, self._turn) if self._turn in (90, 270) else (width, height, self._turn)

@@ -111,9 +111,9 @@ def _sight(picture: np.ndarray, face: Face | None) -> _Sight:
     centre = None if face is None else face.points[MOUTH].mean(0)
     if face is None or centre is None or not (0 <= centre[0] < width and 0 <= centre[1] < height):
         return _Sight(_grey(picture), np.eye(2, 3), None)  # a mouth outside the picture is not seen either
-    # Keep the crop's window and as much again on every side, for what smoothing and bridging may still move.
+    # Keep the crop's window and half as much on every side, for what smoothing may still move.
     window = _window(face.points[STABLE], centre)
-    part, to_part = patch(picture, window, (MOUTH_SIZE, MOUTH_SIZE), margin=1.0)
+    part, to_part = patch(picture, window, (MOUTH_SIZE, MOUTH_SIZE), margin=0.5)
     linear = to_part[:, :2] @ np.linalg.inv(window[:, :2])
     to_part = np.column_stack([linear, to_part[:, 2] - linear @ window[:, 2]])
     return _Sight(_grey(part), to_part, _Place(face.points, face.box))

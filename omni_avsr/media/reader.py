@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK = SAMPLE_RATE  # samples per block that `audio_blocks` yields
 PREROLL = Fraction(1)  # seconds decoded before a requested start, so that codecs and filters have settled
+MAX_CLIP = 4 * 2**30  # bytes of decoded frames that `read_clip` holds: two minutes at 640 x 480
 SLACK = 10  # seconds that a file may exceed what it announces; a timestamp beyond that cannot be true
 
 
@@ -99,7 +100,7 @@ class MediaFile:
         with self._container(self._video, Fraction(first, FPS)) as container:
             stream = next(s for s in container.streams.video if s.index == self._video.index)
             rate = stream.guessed_rate or Fraction(FPS)
-            clock = VideoClock(self._origin, self._limit, rate, stream.sample_aspect_ratio)
+            clock = VideoClock(self._origin(self._video), self._limit, rate, stream.sample_aspect_ratio)
             pictures = (f for f in decoded(container, [stream], self.info.name) if isinstance(f, av.VideoFrame))
             for number, picture in clock.grid(pictures, first):
                 if last is not None and number >= last:
@@ -112,7 +113,7 @@ class MediaFile:
         if self._audio is None:
             return
         with self._container(self._audio, Fraction(first, SAMPLE_RATE)) as container:
-            clock = AudioClock(self._origin, self._audio.first, self._limit)
+            clock = AudioClock(self._origin(self._audio), self._audio.first, self._limit)
             stream = _stream(container, self._audio)
             sounds = (f for f in decoded(container, [stream], self.info.name) if isinstance(f, av.AudioFrame))
             yield from clock.samples(sounds, first)
@@ -121,7 +122,7 @@ class MediaFile:
     def _container(self, track: Track, start: Fraction) -> InputContainer:
         """A container whose `track` decodes from some point before `start` seconds on our clock."""
         container = self._threaded(track)
-        target = self._origin + start - PREROLL
+        target = self._origin(track) + start - PREROLL
         if start > PREROLL and not self._seek(container, track, target):
             container.close()
             container = self._threaded(track)
@@ -174,11 +175,11 @@ def read_clip(source: str | Path | BinaryIO, start: float = 0.0, end: float | No
     """A whole short file, or its stretch `start`..`end` (seconds, taken to 1/25 s), in memory.
 
     Raises:
-        MediaError: as `open_media`, or the stretch lies outside the file.
+        MediaError: as `open_media`, or the stretch lies outside the file, or exceeds `MAX_CLIP` bytes.
     """
     with open_media(source) as media:
-        blocks = list(media.audio_blocks(start, end))
-        frames = list(media.frames(start, end))
+        blocks = _held(media.audio_blocks(start, end), media.info.name)
+        frames = _held(media.frames(start, end), media.info.name)
         info = media.info
     if not blocks and not frames:
         raise MediaError(
@@ -190,6 +191,19 @@ def read_clip(source: str | Path | BinaryIO, start: float = 0.0, end: float | No
         frames=np.stack(frames) if frames else None,
         start=_frame_number(start) / FPS,
     )
+
+
+def _held(parts: Iterator[np.ndarray], name: str) -> list[np.ndarray]:
+    held, size = [], 0
+    for part in parts:
+        held.append(part)
+        size += part.nbytes
+        if size > MAX_CLIP:
+            raise MediaError(
+                f"'{name}' takes more than {MAX_CLIP / 2**30:.0f} GiB when it is decoded; "
+                "read it in stretches (start, end), or as a stream (open_media)."
+            )
+    return held
 
 
 def _audio_of(info: MediaInfo, blocks: list[np.ndarray]) -> np.ndarray | None:

@@ -18,7 +18,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from omni_avsr.errors import MediaError
-from omni_avsr.media.clock import Painter, decoded, timestamp
+from omni_avsr.media.clock import MAX_GAP, Painter, decoded, timestamp
 from omni_avsr.types import MediaInfo
 
 logger = logging.getLogger(__name__)
@@ -44,10 +44,13 @@ class Probe:
     video: Track | None
     info: MediaInfo
 
-    @property
-    def origin(self) -> Fraction:
-        """Seconds on the container's own clock at which ours begins: the earlier of the two first frames."""
-        return min(track.first for track in (self.audio, self.video) if track is not None)
+    def origin(self, track: Track) -> Fraction:
+        """Seconds on the container's own clock at which ours begins for `track`.
+
+        The earlier of the two first frames; where these are too far apart to be true, the track's own.
+        """
+        firsts = [t.first for t in (self.audio, self.video) if t is not None]
+        return min(firsts) if max(firsts) - min(firsts) <= MAX_GAP else track.first
 
 
 class Source:

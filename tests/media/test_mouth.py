@@ -118,7 +118,7 @@ def test_beyond_the_border_its_edge_is_repeated() -> None:
     crop = mouths([frame], detector=puppet).crops[0]
     full = expected_crop()
     assert np.abs(crop[:50].astype(int) - full[:50]).max() <= 3
-    assert np.abs(np.diff(crop[70:].astype(int), axis=0)).max() <= 1
+    assert np.abs(crop[60:].astype(int) - full[57]).max() <= 12  # the picture's last row, between two of the crop
 
 
 # ---- gaps ------------------------------------------------------------------------------------

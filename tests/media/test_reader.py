@@ -95,6 +95,14 @@ def test_opposite_channels_do_not_clip_and_the_centre_is_heard(media: Writer) ->
     assert np.abs(heard).max() > 0.1
 
 
+def test_more_than_eight_channels_are_mixed(media: Writer) -> None:
+    many = np.repeat(tone(0.5, 48_000), 16, axis=1)
+    what = {"rate": 48_000, "layout": "hexadecagonal"}
+    for name, codec in (("planar.mkv", "pcm_f32le"), ("coded.mkv", "aac")):
+        audio = read_clip(media(name, audio=many, acodec=codec, **what)).audio
+        assert np.abs(audio[1000:7000]).max() == pytest.approx(0.5, abs=0.1)
+
+
 def test_values_beyond_one_and_not_a_number_are_bounded(tmp_path: Path) -> None:
     wild = np.array([5.0, -7.0, np.nan, np.inf] * 1000, np.float32)
     soundfile.write(tmp_path / "wild.wav", wild, SAMPLE_RATE, subtype="FLOAT")
@@ -379,6 +387,23 @@ def test_random_bytes_raise_only_media_errors(data: bytes) -> None:
     assert clip.audio is not None or clip.frames is not None
 
 
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(damage=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=40))
+def test_damage_never_raises_anything_else(tmp_path: Path, damage: list[tuple[float, int]]) -> None:
+    path = tmp_path / "clip.mp4"
+    if not path.exists():
+        write(path, frames=counter(20), audio=tone(0.8, 44_100), rate=44_100)
+    data = bytearray(path.read_bytes())
+    for place, value in damage:
+        data[round(place * (len(data) - 1))] = value
+    try:
+        clip = read_clip(io.BytesIO(bytes(data)))
+    except MediaError:
+        return
+    assert clip.audio is None or np.abs(clip.audio).max(initial=0) <= 1
+    assert clip.frames is None or clip.frames.dtype == np.uint8
+
+
 def test_a_truncated_file_gives_what_decodes_and_warns(media: Writer, caplog: pytest.LogCaptureFixture) -> None:
     what = {"frames": counter(150), "audio": noise(6.0, 44_100), "rate": 44_100}
     whole = media("whole.mp4", **what, options={"movflags": "faststart"})  # index first: the beginning decodes
@@ -393,6 +418,31 @@ def test_a_truncated_file_gives_what_decodes_and_warns(media: Writer, caplog: py
     headless.write_bytes(headless.read_bytes()[: headless.stat().st_size // 2])
     with pytest.raises(MediaError, match="cannot be read as media"):
         open_media(headless)
+
+
+def test_timestamps_that_cannot_be_true_are_not_filled_up_to(media: Writer) -> None:
+    apart = read_clip(media("apart.mkv", frames=counter(25), audio=tone(1.0), acodec="flac", audio_at=80_000.0))
+    assert (len(apart.frames), len(apart.audio)) == (25, pytest.approx(16_000, abs=700))
+    times = [Fraction(k, 25) + (50_000 if k >= 10 else 0) for k in range(25)]
+    jump = read_clip(media("jump.mkv", frames=counter(25), times=times))
+    assert numbers(jump.frames) == list(range(25))
+
+
+def test_recordings_joined_byte_by_byte_follow_one_another(tmp_path: Path, media: Writer) -> None:
+    what = {"frames": counter(100), "audio": tone(4.0, 48_000), "rate": 48_000}
+    one = media("one.ts", **what).read_bytes()
+    (tmp_path / "both.ts").write_bytes(one + one)  # the second one's timestamps begin anew
+    clip = read_clip(tmp_path / "both.ts")
+    assert len(clip.frames) == pytest.approx(200, abs=3)
+    assert len(clip.audio) == pytest.approx(8 * SAMPLE_RATE, abs=2000)
+
+
+def test_what_does_not_fit_into_memory_is_refused_not_tried(media: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omni_avsr.media.reader.MAX_CLIP", 40 * 64 * 48 * 3)
+    path = media("clip.mp4", frames=counter(50))
+    with pytest.raises(MediaError, match="as a stream"):
+        read_clip(path)
+    assert len(read_clip(path, 0, 1).frames) == 25
 
 
 def test_a_stretch_outside_the_file_is_said_so(media: Writer) -> None:

@@ -158,7 +158,7 @@ class Trainer:
         total = losses.total.item()
         if not math.isfinite(total):
             raise OmniAVSRError(
-                f"the loss is {total} at step {self.at.step}; the last checkpoint is whole. "
+                f"the loss is {total} at step {self.at.step}; checkpoints are left as they were. "
                 f"Lower train.lr, set train.clip, or check the data"
             )
         self._add("loss", total)

@@ -195,7 +195,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        whole = sorted(p.name for p in path.parent.glob("step-*.safetensors"))
-        kept = f"the last whole one is {whole[-1]}" if whole else "there is none before it"
+        whole = checkpoints(path.parent.parent)
+        kept = f"the last whole checkpoint is {whole[0].name}" if whole else "there is no checkpoint before it"
         raise CheckpointError(f"{path} could not be written: {error}; {kept}. Make room, then --resume") from error
     return path

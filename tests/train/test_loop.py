@@ -132,7 +132,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint_usable(
     with monkeypatch.context() as patch:
         patch.setattr(state, "save_file", full)
         with pytest.raises(
-            CheckpointError, match=r"No space left on device.*the last whole one is step-00000004.*--resume"
+            CheckpointError, match=r"No space left on device.*the last whole checkpoint is step-00000004.*--resume"
         ):
             loop.train(recipe, tmp_path, progress=False)
     assert not list(tmp_path.rglob("*.partial"))

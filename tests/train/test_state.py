@@ -6,6 +6,7 @@ import random
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -77,23 +78,27 @@ def test_only_what_moves_is_stored() -> None:
     assert {"0.weight", "1.running_mean", "1.num_batches_tracked"} <= names
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """No file may grow beyond 512 bytes: the system's own answer to a write, as with a full disk."""
+    """No file may grow beyond 512 bytes: the system's own answer to a write, as with a full disk.
+
+    No fixture: pytest writes its own progress, perhaps into a file, before fixtures are torn down.
+    """
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (512, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
 
 
-def test_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     model, optimizer = made()
     first = save_checkpoint(tmp_path, model, optimizer, Position(step=1))
     step(model, optimizer)
-    request.getfixturevalue("full_disk")
-    with pytest.raises(CheckpointError, match="could not be written") as error:
+    with pytest.raises(CheckpointError, match="could not be written") as error, full_disk():
         save_checkpoint(tmp_path, model, optimizer, Position(step=2))
     assert "step-00000001" in str(error.value)  # says what survives
     assert checkpoints(tmp_path) == [first]

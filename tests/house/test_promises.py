@@ -28,7 +28,7 @@ def test_public_names_resolve_and_are_sorted() -> None:
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda p: p.name)
 def test_documents_name_commands_that_exist(page: Path) -> None:
-    for command in re.findall(r"omni-avsr ([a-z]+)", "\n".join(_code(page.read_text("utf-8")))):
+    for command in re.findall(r"^(?:\S*/)?omni-avsr ([a-z]+)", "\n".join(_code(page.read_text("utf-8"))), re.M):
         assert command in COMMANDS, f"{page.name} shows 'omni-avsr {command}'"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from omni_avsr.config import ModelConfig
 from omni_avsr.types import Batch, Features
@@ -15,6 +16,10 @@ from omni_avsr.types import Batch, Features
 if TYPE_CHECKING:  # the model room imports transformers, for which tests of other rooms should not wait
     from omni_avsr.model.llm import Tokenizer
     from omni_avsr.model.omni import OmniAVSR
+
+# No deadlines: a busy machine is not a bug. The same examples every time: neither is chance.
+settings.register_profile("quiet", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("quiet")
 
 TEXTS = ("bin blue at f two now", "place red by z nine soon", "set white with k four again")
 

@@ -8,13 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
 
 from omni_avsr.types import SAMPLE_RATE
-
-# No deadlines: a busy machine is not a bug. The same examples every time: neither is chance.
-settings.register_profile("quiet", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("quiet")
 
 WriteWav = Callable[[Path, np.ndarray], Path]
 

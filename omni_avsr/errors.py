@@ -1,18 +1,18 @@
 """Every error a user can meet. Each message says what was got, what was expected, and what to do.
 
-    OmniAVSRError
-    ├── InputError               a file or array cannot be used; other files go on
-    │   ├── MediaError           not media, truncated, empty
-    │   ├── NoAudioError         the task listens, the input is mute
-    │   ├── NoVideoError         the task reads lips, the input has no picture
-    │   └── NoFaceError          the task reads lips, no face was found
-    ├── ConfigError              a knob has a value it cannot have, or does not exist
-    │   └── RateError            a compression rate the model was not trained for
-    ├── DataError                a manifest or one of its rows is wrong
-    ├── CheckpointError          a model folder or a foreign checkpoint does not fit
-    ├── AssetError               a model file (face networks, hub weights) is missing and may not be fetched
-    ├── MissingExtraError        an optional dependency is not installed
-    └── TrainingInterrupted      Ctrl-C or SIGTERM; the run was saved (exit code 130)
+OmniAVSRError
+├── InputError               a file or array cannot be used; other files go on
+│   ├── MediaError           not media, truncated, empty
+│   ├── NoAudioError         the task listens, the input is mute
+│   ├── NoVideoError         the task reads lips, the input has no picture
+│   └── NoFaceError          the task reads lips, no face was found
+├── ConfigError              a knob has a value it cannot have, or does not exist
+│   └── RateError            a compression rate the model was not trained for
+├── DataError                a manifest or one of its rows is wrong
+├── CheckpointError          a model folder or a foreign checkpoint does not fit
+├── AssetError               a model file (face networks, hub weights) is missing and may not be fetched
+├── MissingExtraError        an optional dependency is not installed
+└── TrainingInterrupted      Ctrl-C or SIGTERM; the run was saved (exit code 130)
 """
 
 from __future__ import annotations

@@ -125,7 +125,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`."""
-        moved: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         return replace(self, **moved)
 
 
@@ -204,7 +206,9 @@ class Segment:
     words: tuple[Word, ...] | None = None
     speaker: str | None = None
     no_speech_prob: float = 0.0  # share of the segment in which no voice was heard; 0 where nothing was listened to
-    av: dict[str, Any] = field(default_factory=dict)  # task, audio_rate, video_rate, face_share, audio_tokens, video_tokens
+    av: dict[str, Any] = field(
+        default_factory=dict
+    )  # task, audio_rate, video_rate, face_share, audio_tokens, video_tokens
 
 
 @dataclass(frozen=True)

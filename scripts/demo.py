@@ -54,7 +54,9 @@ def main(out: Path) -> None:
     console.print(table)
     files = save(recognise(transcriber, clip, "avsr", *BUDGETS[0]), out, path.stem, formats("all"))
     console.print(f"\nwritten: {', '.join(str(f) for f in files)}")
-    console.print("now yours: [bold].venv/bin/omni-avsr transcribe VIDEO[/] (the default model knows the GRID words only)")
+    console.print(
+        "now yours: [bold].venv/bin/omni-avsr transcribe VIDEO[/] (the default model knows the GRID words only)"
+    )
 
 
 def recognise(transcriber: Transcriber, clip: Clip, task: str, audio_rate: int, video_rate: int) -> Transcript:

@@ -122,7 +122,10 @@ def test_heads_that_nothing_shows(saved: Callable[[Any], Path]) -> None:
     [
         (lambda m: m.pop("encoder.layers.1.fc1.bias"), r"has no 'encoder\.layers\.1\.fc1\.bias'.*\(40,\)"),
         (lambda m: m.update({"encoder.extra": torch.ones(3)}), r"key 'encoder\.extra' of shape \(3,\)"),
-        (lambda m: m.update({"layer_norm.bias": torch.ones(7)}), r"'layer_norm\.bias' has shape \(7,\), expected \(48,"),
+        (
+            lambda m: m.update({"layer_norm.bias": torch.ones(7)}),
+            r"'layer_norm\.bias' has shape \(7,\), expected \(48,",
+        ),
         (lambda m: m.pop("post_extract_proj.weight"), r"has no 'post_extract_proj\.weight'"),
         (lambda m: m.clear(), "has no 'model'"),
     ],

@@ -41,13 +41,23 @@ def timestamp(frame: Frame) -> Fraction | None:
     return None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
 
 
+def packets(container: InputContainer, streams: Sequence[AudioStream | VideoStream] = ()) -> Iterator[av.Packet]:
+    """Packets of `streams`, of all without any. Raises av.FFmpegError where the file cannot be read on."""
+    while True:
+        try:
+            yield from container.demux(*streams)
+            return
+        except IndexError:
+            continue  # PyAV 18 trips over the first packet of a stream that appears midway; it is none of ours
+
+
 def decoded(container: InputContainer, streams: Sequence[AudioStream | VideoStream], name: str) -> Iterator[Frame]:
     """Decoded frames of `streams` in file order; damage is skipped and logged once, never raised."""
-    packets = container.demux(*streams)
+    source = packets(container, streams)
     broken, failure = 0, None
     while True:
         try:
-            packet = next(packets, None)
+            packet = next(source, None)
         except av.FFmpegError as error:
             failure = error
             break
@@ -109,9 +119,10 @@ def _pcm(frame: av.AudioFrame, channels: int) -> np.ndarray:
     Not by `to_ndarray`: beyond eight channels PyAV 18 counts planes that do not exist, and reads them.
     """
     kind = PCM[frame.format.name.removesuffix("p")]
+    planes = cast(tuple[bytes, ...], frame.planes)  # which give their buffers
     if frame.format.is_planar:
-        return np.stack([np.frombuffer(plane, kind, frame.samples) for plane in frame.planes[:channels]])
-    return np.frombuffer(frame.planes[0], kind, frame.samples * channels).reshape(-1, channels).T
+        return np.stack([np.frombuffer(plane, kind, frame.samples) for plane in planes[:channels]])
+    return np.frombuffer(planes[0], kind, frame.samples * channels).reshape(-1, channels).T
 
 
 class AudioClock:

@@ -18,7 +18,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from omni_avsr.errors import MediaError
-from omni_avsr.media.clock import MAX_GAP, Painter, decoded, timestamp
+from omni_avsr.media.clock import MAX_GAP, Painter, decoded, packets, timestamp
 from omni_avsr.types import MediaInfo
 
 logger = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ def _measured(source: Source) -> float:
     last: dict[int, Fraction] = {}
     with source.open() as container:
         try:
-            for packet in container.demux():
+            for packet in packets(container):
                 if packet.pts is not None and packet.time_base is not None:
                     first.setdefault(packet.stream_index, packet.pts * packet.time_base)
                     last[packet.stream_index] = (packet.pts + (packet.duration or 0)) * packet.time_base

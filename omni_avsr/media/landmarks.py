@@ -245,8 +245,9 @@ def _forward(net: cv2.dnn.Net, picture: np.ndarray, scale: float, mean: float) -
 
 
 def _shrunk(picture: np.ndarray, scale: float) -> np.ndarray:
-    width, height = (max(1, round(length * scale)) for length in picture.shape[1::-1])
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    # By factor, not by size: a rounded size would move the face. One pixel must be left of a thin picture.
+    x, y = (max(scale, 1 / length) for length in picture.shape[1::-1])
+    return cv2.resize(picture, None, fx=x, fy=y, interpolation=cv2.INTER_AREA)
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -175,8 +175,9 @@ class CompatConfig(Knobs):
     trim_to_rate: bool = False
     """Official, one rate: frames beyond the last whole group of `video_rate` are cut off before the encoder sees them.
     Ours: the encoder sees all frames; what is left over is dropped after it."""
-    conv3d_stem: bool = False
-    """Official: AV-HuBERT's stem is a Conv3d in row-major memory. Ours: the same sums by a faster, folded Conv2d."""
+    plain_kernels: bool = False
+    """Official: AV-HuBERT has a Conv3d stem in row-major memory and plain attention. Ours: the same sums by a folded
+    stem, channels last, and fused attention, which are faster and round differently."""
     train_on_padding: bool = False
     """Official Qwen: the padding after the transcript is learned. Ours: ignored."""
     bf16_rotary: bool = False

@@ -100,9 +100,10 @@ QUIRKS: dict[str, Quirk] = {
         "A clip is cut to a multiple of its one video rate before the encoder sees it; ours encodes all frames and "
         "drops the rest after it.",
     ),
-    "conv3d_stem": Quirk(
-        lambda c, o: c.compat.conv3d_stem,
-        "AV-HuBERT's stem is a Conv3d in row-major memory; ours folds it into a faster Conv2d with the same sums.",
+    "plain_kernels": Quirk(
+        lambda c, o: c.compat.plain_kernels,
+        "AV-HuBERT has a Conv3d stem in row-major memory and plain attention; ours does the same sums faster, folded and "
+        "fused, with other roundings.",
     ),
     "bf16": Quirk(
         lambda c, o: c.preprocess.bf16,

@@ -303,7 +303,7 @@ def _config(
             unmasked_padding=True,
             trim_to_longest=True,
             trim_to_rate="video" in projectors.rates and projectors.single,
-            conv3d_stem="video" in projectors.rates,
+            plain_kernels="video" in projectors.rates,
             train_on_padding=family == "qwen2",
             bf16_rotary=flags.bf16 and family == "llama",
         ),

@@ -28,7 +28,7 @@ def log_mel(audio: np.ndarray | Tensor, n_mels: int = 80, window: float = 0.0, b
         audio: (S,) float, 16 kHz, at least 201 samples.
         n_mels: bands between 0 and 8 kHz.
         window: seconds to which the audio is zero-padded; 0 = its own length, F = S // 160.
-        bf16: round the samples and the Hann window to bfloat16, as official bf16 runs do.
+        bf16: round the samples, and compute the Hann window in bfloat16, as official bf16 runs do.
 
     Raises:
         InputError: it is shorter than 201 samples or longer than `window`.
@@ -42,9 +42,8 @@ def log_mel(audio: np.ndarray | Tensor, n_mels: int = 80, window: float = 0.0, b
         )
     # Beyond the audio and one transform more, zero-padding is known without computing it: every cell is FLOOR.
     wave = functional.pad(wave, (0, min(total - len(wave), 2 * N_FFT)))
-    hann = _hann()
-    if bf16:
-        wave, hann = wave.bfloat16().float(), hann.bfloat16().float()
+    wave = wave.bfloat16().float() if bf16 else wave
+    hann = _hann(torch.bfloat16 if bf16 else torch.float32)
     spectrum = torch.stft(wave, N_FFT, HOP, window=hann, return_complex=True)[:, :-1]  # (201, F)
     power = _mel_filters(n_mels) @ spectrum.abs().square()
     mel = power.clamp(min=FLOOR).log10()
@@ -133,9 +132,10 @@ def _video(mouths: np.ndarray, contract: PreprocessConfig, crop_at: tuple[int, i
     return grey.bfloat16().float() if contract.bf16 else grey
 
 
-@lru_cache(maxsize=1)
-def _hann() -> Tensor:
-    return torch.hann_window(N_FFT, periodic=True)
+@lru_cache(maxsize=2)
+def _hann(dtype: torch.dtype) -> Tensor:
+    """(400,) float32, computed in `dtype`."""
+    return torch.hann_window(N_FFT, periodic=True, dtype=dtype).float()
 
 
 @lru_cache(maxsize=4)

@@ -71,15 +71,15 @@ class StemConv(nn.Module):
     forward and backward.
     """
 
-    def __init__(self, channels: int, folded: bool = True) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.folded = folded
+        self.fused = True
         self.weight = nn.Parameter(torch.empty(channels, 1, STEM_FRAMES, 7, 7))
         nn.init.kaiming_normal_(self.weight, mode="fan_out")
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, 5, height, width) frames t-2..t+2 -> (n, C, height/2, width/2)."""
-        if self.folded:
+        if self.fused:
             return F.conv2d(x, self.weight[:, 0], stride=2, padding=3)
         x = x.contiguous()[:, None]  # (n, 1, 5, height, width)
         return F.conv3d(x, self.weight, stride=(1, 2, 2), padding=(0, 3, 3))[:, :, 0]
@@ -109,12 +109,12 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """3-D stem and ResNet-18 trunk, one vector per frame."""
 
-    def __init__(self, widths: tuple[int, int, int, int], relu: str, folded: bool = True) -> None:
+    def __init__(self, widths: tuple[int, int, int, int], relu: str) -> None:
         super().__init__()
         tail = [_ACTIVATIONS[relu].make(widths[0]), nn.MaxPool2d(3, 2, 1)]
         if _ACTIVATIONS[relu].monotone:
             tail.reverse()  # the same values; after the pool there is four times less to do
-        self.frontend3D = nn.Sequential(StemConv(widths[0], folded), BatchNorm(widths[0]), *tail)
+        self.frontend3D = nn.Sequential(StemConv(widths[0]), BatchNorm(widths[0]), *tail)
         stages: OrderedDict[str, nn.Module] = OrderedDict()
         width_in = widths[0]
         for index, width in enumerate(widths):
@@ -127,8 +127,7 @@ class ResNet(nn.Module):
         for module in self.trunk.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
-                if folded:
-                    module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, 5, height, width) windows of frames -> (n, widths[-1])."""
@@ -143,9 +142,9 @@ class ResNet(nn.Module):
 class VideoFeatures(nn.Module):
     """ResNet and projection to the Transformer's width."""
 
-    def __init__(self, config: VideoEncoderConfig, folded: bool) -> None:
+    def __init__(self, config: VideoEncoderConfig) -> None:
         super().__init__()
-        self.resnet = ResNet(config.resnet_widths, config.relu, folded)
+        self.resnet = ResNet(config.resnet_widths, config.relu)
         self.proj = nn.Linear(config.resnet_widths[-1], config.embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -196,6 +195,7 @@ class Attention(nn.Module):
         super().__init__()
         width, rank = config.embed_dim, config.lora_rank
         self.heads, self.dropout, self.rank, self.scale = config.heads, config.dropout, rank, config.lora_scale
+        self.fused = True
         self.k_proj = nn.Linear(width, width)
         self.v_proj = nn.Linear(width, width)
         self.q_proj = nn.Linear(width, width)
@@ -216,8 +216,19 @@ class Attention(nn.Module):
             v = v + self.scale * self.lora_up_V(self.lora_down_V(x))
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))  # (B, heads, T, E/heads)
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        attend = F.scaled_dot_product_attention if self.fused else plain_attention
+        y = attend(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.out_proj(y.transpose(1, 2).flatten(2))
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, dropout_p: float) -> Tensor:
+    """Softmax attention step by step, (B, heads, T, width) each; the softmax is one precision wider than its input."""
+    wide = torch.float64 if q.dtype is torch.float32 and q.device.type == "cpu" else torch.float32
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, heads, T, T)
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -torch.inf)
+    weights = scores.softmax(-1, dtype=wide).to(q.dtype)
+    return F.dropout(weights, dropout_p, training=True) @ v
 
 
 class Layer(nn.Module):
@@ -276,8 +287,8 @@ class AVHubertEncoder(Encoder):
 
     Args:
         config: sizes, dropout, LoRA.
-        folded: the stem as a Conv2d, channels last, which is faster; else a Conv3d in row-major memory, as published.
-            The same sums in another order: results are equal up to rounding.
+        fused: a folded stem, channels last, and fused attention, which are faster; else a Conv3d in row-major memory
+            and plain attention, as published. The same sums in another order: results are equal up to rounding.
 
     Raises:
         ConfigError: widths that do not divide.
@@ -285,17 +296,23 @@ class AVHubertEncoder(Encoder):
 
     frames_per_second = FPS
 
-    def __init__(self, config: VideoEncoderConfig, folded: bool = True) -> None:
+    def __init__(self, config: VideoEncoderConfig, fused: bool = True) -> None:
         super().__init__()
         for knob, parts in (("heads", config.heads), ("pos_conv_groups", config.pos_conv_groups)):
             if config.embed_dim % parts:
                 raise ConfigError(f"video_encoder.embed_dim = {config.embed_dim} is no multiple of {knob} = {parts}")
         self.dim, self.downsample = config.embed_dim, config.downsample
-        self.feature_extractor_video = VideoFeatures(config, folded)
+        self.feature_extractor_video = VideoFeatures(config)
         self.layer_norm = nn.LayerNorm(2 * self.dim)
         self.post_extract_proj = nn.Linear(2 * self.dim, self.dim)
         self.dropout_input = nn.Dropout(config.dropout)
         self.encoder = Transformer(config)
+        if not fused:
+            for weight in self.feature_extractor_video.resnet.trunk.parameters():
+                weight.data = weight.data.contiguous()
+            for module in self.modules():
+                if isinstance(module, (StemConv, Attention)):
+                    module.fused = False
 
     def forward(self, x: Tensor, lengths: Tensor) -> Encoded:
         """(B, T, height, width) normalised grey pictures -> states (B, T, E), zero on padding.

@@ -34,7 +34,7 @@ def _avhubert(config: ModelConfig) -> Encoder:
             f"video_encoder.source = '{config.video_encoder.source}' was given to the network, which reads no files; "
             "build the model with omni_avsr.checkpoints.native.build"
         )
-    return AVHubertEncoder(config.video_encoder, folded=not config.compat.conv3d_stem)
+    return AVHubertEncoder(config.video_encoder, fused=not config.compat.plain_kernels)
 
 
 ENCODERS: dict[str, EncoderRow] = {

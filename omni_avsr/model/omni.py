@@ -15,7 +15,7 @@ Letters: B rows, N tokens of a modality, D encoder width, H LLM width, L positio
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -116,6 +116,8 @@ class OmniAVSR(nn.Module):
             Modality -> states (B, N, D) at 50 (audio) or 25 (video) frames/s, for the `modalities` that both the
             model and the batch have.
         """
+        if self.config.compat.trim_to_rate and batch.video is not None:
+            batch = trimmed(batch, max(self.config.video_rates))
         encoded: dict[str, Encoded] = {}
         for modality, x in (("audio", batch.mel), ("video", batch.video)):
             if x is not None and modality in modalities and modality in self.config.modalities:
@@ -307,10 +309,16 @@ class OmniAVSR(nn.Module):
 
     def _lengths(self, batch: Batch, modality: str, learning: bool) -> Tensor:
         compat, lengths = self.config.compat, batch.lengths(modality)
-        if modality == "video" and compat.trim_to_rate:
-            lengths = lengths - lengths % max(self.config.video_rates)
         as_longest = {"audio": compat.trim_to_longest, "video": compat.unmasked_padding}[modality]
         return lengths.max().expand_as(lengths) if learning and as_longest else lengths
+
+
+def trimmed(batch: Batch, rate: int) -> Batch:
+    """`batch` without the video frames beyond the last whole group of `rate`; zeros take their place."""
+    assert batch.video is not None
+    lengths = batch.video_lengths - batch.video_lengths % rate
+    kept = Encoded(batch.video, lengths).mask
+    return replace(batch, video=batch.video * kept[:, :, None, None], video_lengths=lengths)
 
 
 def sink_loss(layers: Sequence[Tensor], prefixes: Tensor) -> Tensor:

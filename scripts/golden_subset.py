@@ -8,7 +8,9 @@ are stored as differences in time, which pack better), long outputs are cut to t
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -50,6 +52,19 @@ def main(source: Path, target: Path) -> None:
     table = json.loads((source / "common.json").read_text())["truncation"]
     table["rows"] = [row for row in table["rows"] if len(set(row[1:])) > 1][::10]
     (target / "common.json").write_text(json.dumps({"truncation": table}))
+    keys = {path.stem: folded(json.loads(path.read_text())) for path in sorted((source / "full_keys").glob("*.json"))}
+    packed = gzip.compress(json.dumps(keys, separators=(",", ":")).encode(), mtime=0)
+    (target / "full_keys.json.gz").write_bytes(packed)
+
+
+def folded(shapes: dict[str, list[int]]) -> list[list[object]]:
+    """[key with * for the layer, shape, number of layers or 0] for every key."""
+    layers: dict[tuple[str, str], list[int | None]] = {}
+    for key, shape in shapes.items():
+        match = re.search(r"(?<=layers\.)\d+", key)
+        pattern = f"{key[: match.start()]}*{key[match.end() :]}" if match else key
+        layers.setdefault((pattern, json.dumps(shape)), []).append(int(match[0]) if match else None)
+    return [[key, json.loads(s), 0 if found == [None] else len(found)] for (key, s), found in layers.items()]
 
 
 def clips(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

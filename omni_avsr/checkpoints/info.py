@@ -102,8 +102,8 @@ QUIRKS: dict[str, Quirk] = {
     ),
     "plain_kernels": Quirk(
         lambda c, o: c.compat.plain_kernels,
-        "AV-HuBERT has a Conv3d stem in row-major memory and plain attention; ours does the same sums faster, folded and "
-        "fused, with other roundings.",
+        "AV-HuBERT has a Conv3d stem in row-major memory and plain attention; ours does the same sums faster, folded "
+        "and fused, with other roundings.",
     ),
     "bf16": Quirk(
         lambda c, o: c.preprocess.bf16,

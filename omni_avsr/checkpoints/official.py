@@ -90,19 +90,18 @@ def import_checkpoint(
     flags = (flags or Flags()).completed(arguments, where)
     layout = infer(official, SYSTEMS[kind], flags, where)
     settings = _hub_config(llm, offline, "--llm")
-    family = _family(settings, llm)
+    family = family_of(settings, llm)
     tokenizer = Tokenizer.load(llm, family, offline)
-    _check_llm(official, settings, tokenizer, llm, where)
+    check_llm(official, settings, tokenizer, llm, where)
 
-    official, video = _video(official, layout, video_encoder, flags, where)
-    audio = _audio(official, layout, audio_encoder, offline, where)
-    config = _config(layout, family, network_dims(settings), audio, video, flags)
+    official, video = video_encoder_of(official, layout, video_encoder, flags, where)
+    audio = audio_encoder_of(official, layout, audio_encoder, offline, where)
+    config = model_config(layout, settings, audio, video, flags)
     config = config.model_copy(update={"prompts": _prompts(official, layout, tokenizer, where)})
     with SkipRandomInit():
         model = OmniAVSR(config, tokenizer)
     ours = {name: tuple(tensor.shape) for name, tensor in state(model).items()}
-    tied = bool(getattr(settings, "tie_word_embeddings", False))
-    tensors, dropped = translate(official, ours, layout, tied, where)
+    tensors, dropped = translate(official, ours, layout, bool(settings.tie_word_embeddings), where)
     for name, target in state(model).items():
         target.data = tensors[name]  # in the type of the file, and still in the file
     origin = _origin(layout, where, family, dropped, flags)
@@ -148,14 +147,19 @@ def _hub_config(source: str, offline: bool, option: str) -> PretrainedConfig:
 # ---- the LLM ---------------------------------------------------------------------------------
 
 
-def _family(settings: PretrainedConfig, llm: str) -> str:
+def family_of(settings: PretrainedConfig, llm: str) -> str:
+    """Row of LLM_FAMILIES of a configuration.
+
+    Raises:
+        CheckpointError: a model of no known family.
+    """
     families = {row.model_type: name for name, row in LLM_FAMILIES.items()}
     if settings.model_type not in families:
         raise CheckpointError(f"--llm {llm} is a '{settings.model_type}' model; supported: {', '.join(families)}")
     return families[settings.model_type]
 
 
-def _check_llm(
+def check_llm(
     official: Mapping[str, Tensor], settings: PretrainedConfig, tokenizer: Tokenizer, llm: str, where: str
 ) -> None:
     """Compares what the file shows about its LLM with what `llm` is; the likeliest mistake deserves its own error."""
@@ -214,7 +218,7 @@ def _prompts(official: Mapping[str, Tensor], layout: Layout, tokenizer: Tokenize
 # ---- the encoders ----------------------------------------------------------------------------
 
 
-def _video(
+def video_encoder_of(
     official: dict[str, Tensor], layout: Layout, source: str, flags: Flags, where: str
 ) -> tuple[dict[str, Tensor], VideoEncoderConfig]:
     """AV-HuBERT's sizes from its keys; its keys come back under their published names."""
@@ -235,9 +239,10 @@ def _video(
     return others | {f"video_encoder.{k}": v for k, v in used.items()}, VideoEncoderConfig(**fields)
 
 
-def _audio(
+def audio_encoder_of(
     official: Mapping[str, Tensor], layout: Layout, source: str, offline: bool, where: str
 ) -> AudioEncoderConfig:
+    """Whisper's sizes: from its configuration, else from the shapes of a published width."""
     if "audio" not in layout.projectors.rates:
         return AudioEncoderConfig()
     if source:
@@ -267,14 +272,19 @@ def _audio(
 # ---- the configuration -----------------------------------------------------------------------
 
 
-def _config(
-    layout: Layout,
-    family: str,
-    llm_dims: dict[str, Any],
-    audio: AudioEncoderConfig,
-    video: VideoEncoderConfig,
-    flags: Flags,
+def model_config(
+    layout: Layout, settings: PretrainedConfig, audio: AudioEncoderConfig, video: VideoEncoderConfig, flags: Flags
 ) -> ModelConfig:
+    """Our configuration of an official model, its quirks in force.
+
+    Args:
+        layout: what keys and shapes say.
+        settings: of the LLM.
+        audio: sizes of Whisper.
+        video: sizes of AV-HuBERT.
+        flags: whether the official bfloat16 run is to be reproduced.
+    """
+    family = family_of(settings, "")
     projectors, default = layout.projectors, ModelConfig()
     pool = next(iter(projectors.pools.values()), None)
     mixture = {"experts": pool.experts, "top_k": projectors.top_k} if pool else {}
@@ -288,7 +298,7 @@ def _config(
         projector=ProjectorConfig.model_validate(
             {"kind": projectors.kind, "hidden": projectors.hidden, "layer_norm": projectors.layer_norm, **mixture}
         ),
-        llm=LLMConfig.model_validate({"family": family, "dims": llm_dims}),
+        llm=LLMConfig.model_validate({"family": family, "dims": network_dims(settings)}),
         lora=LoraConfig(strategy=layout.lora.strategy, rank=layout.lora.rank or 1, scale=layout.lora.scale),
         preprocess=PreprocessConfig(
             n_mels=audio.dims.get("num_mel_bins", default.preprocess.n_mels),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 
@@ -16,25 +15,25 @@ def test_a_signal_asks_and_the_handlers_come_back(number: signal.Signals) -> Non
     before = signal.getsignal(number)
     with StopRequest() as stop:
         assert not stop.asked
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         assert stop.asked
     assert signal.getsignal(number) is before
 
 
 def test_the_same_ctrl_c_passed_on_by_torchrun_is_one_wish() -> None:
     with StopRequest() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
     assert stop.asked
 
 
 def test_a_second_ctrl_c_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("omni_avsr.train.signals.PATIENCE", 0.0)
     with StopRequest():
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_other_threads_catch_nothing() -> None:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from omni_avsr.checkpoints import fairseq
-from omni_avsr.checkpoints.layout import Layout
-from omni_avsr.checkpoints.systems import OFFICIAL_TASK
+from omni_avsr.checkpoints.systems import OFFICIAL_TASK, Layout
 from omni_avsr.errors import CheckpointError
 from omni_avsr.model.lora import SHARED
 

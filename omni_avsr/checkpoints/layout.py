@@ -9,105 +9,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
-from omni_avsr.checkpoints.systems import Flags, System, typed
+from omni_avsr.checkpoints.systems import (
+    Compression,
+    Flags,
+    Layout,
+    Lora,
+    Pool,
+    Projectors,
+    Strategy,
+    System,
+    typed,
+)
 from omni_avsr.errors import CheckpointError
 from omni_avsr.tasks import TASKS, Modality
 
 Shapes = Mapping[str, tuple[int, ...]]
-Strategy = Literal["none", "S", "T", "ST"]
-Compression = Literal["average", "stack"]
-
-
-@dataclass(frozen=True)
-class Pool:
-    """A mixture of projectors in official keys.
-
-    Attributes:
-        prefix: of all its keys.
-        experts: how many.
-        first: name, inside an expert, of the first linear layer.
-        second: of the second.
-        norm: of the LayerNorm, "" without.
-    """
-
-    prefix: str
-    experts: int
-    first: str
-    second: str
-    norm: str
-
-    def key(self, expert: int, part: str, value: str = "weight") -> str:
-        """The official key of a part of an expert."""
-        return f"{self.prefix}.experts.{expert}.{part}.{value}"
-
-
-@dataclass(frozen=True)
-class Lora:
-    """Omni-LoRA in a file.
-
-    Attributes:
-        strategy: row of model.lora.LORA.
-        rank: the true rank r; 0 without LoRA.
-        scale: factor of the LoRA product.
-    """
-
-    strategy: Strategy
-    rank: int = 0
-    scale: float = 0.0
-
-
-@dataclass(frozen=True)
-class Projectors:
-    """Projectors in a file, and what stands before them.
-
-    Attributes:
-        kind: row of model.projectors.PROJECTORS.
-        compression: row of model.compress.COMPRESSORS.
-        rates: modality -> rates, in the order of the projectors.
-        listed: whether there is a projector per rate (keys carry the position of the rate).
-        hidden: width between the projector's linear layers.
-        layer_norm: whether projectors end in one.
-        pools: key of our pool -> its official keys; empty for MLPs.
-        top_k: experts per token.
-    """
-
-    kind: str
-    compression: Compression
-    rates: dict[str, tuple[int, ...]]
-    listed: bool
-    hidden: int
-    layer_norm: bool
-    pools: dict[str, Pool] = field(default_factory=dict)
-    top_k: int = 1
-
-    @property
-    def single(self) -> bool:
-        """Whether the official program knew one rate per modality only."""
-        return not self.listed and all(len(rates) == 1 for rates in self.rates.values())
-
-
-@dataclass(frozen=True)
-class Layout:
-    """An official checkpoint in our terms.
-
-    Attributes:
-        system: row of SYSTEMS.
-        tasks: rows of tasks.TASKS.
-        lora: of the LLM.
-        projectors: of all modalities.
-        assumed: options that neither the file nor the flags say, with the value taken.
-    """
-
-    system: System
-    tasks: tuple[str, ...]
-    lora: Lora
-    projectors: Projectors
-    assumed: dict[str, Any]
 
 
 def infer(state: Mapping[str, Tensor], system: System, flags: Flags, where: str) -> Layout:
@@ -312,6 +232,15 @@ class _Reader:
         if len({kind for _, kind in found.values()}) != 1:
             raise CheckpointError(f"{self.where} mixes {' and '.join(found)}; that is no layout of Llama-SMoP")
         pools = {name: self._pool(prefix) for prefix, (name, _) in found.items()}
+        for prefix in found:
+            reads = self.need(f"{prefix}.gate.weight")[1]
+            for modality in self.modalities if prefix == "audiovisual_proj" else (prefix.removesuffix("_proj"),):
+                width = self.need(_STATE_WIDTH[modality])[0]
+                if width != reads:
+                    raise CheckpointError(
+                        f"{self.where}: the router '{prefix}.gate' reads {reads} values, the {modality} encoder gives "
+                        f"{width}; encoder and projector belong to different models"
+                    )
         sizes = {(p.experts, bool(p.norm), self.shapes[p.key(0, p.first)][0]) for p in pools.values()}
         if len(sizes) > 1:
             raise CheckpointError(

@@ -18,10 +18,10 @@ from transformers import AutoConfig, PretrainedConfig, WhisperConfig
 from omni_avsr.checkpoints.fairseq import avhubert_state
 from omni_avsr.checkpoints.folder import read_tensors
 from omni_avsr.checkpoints.keys import translate
-from omni_avsr.checkpoints.layout import Layout, infer, need
+from omni_avsr.checkpoints.layout import infer, need
 from omni_avsr.checkpoints.native import network_dims, save_model
 from omni_avsr.checkpoints.pickles import plain, read_pickle
-from omni_avsr.checkpoints.systems import OFFICIAL_TASK, SYSTEMS, Flags
+from omni_avsr.checkpoints.systems import OFFICIAL_TASK, SYSTEMS, Flags, Layout
 from omni_avsr.checkpoints.weights import SkipRandomInit, state
 from omni_avsr.config import (
     AudioEncoderConfig,

@@ -1,12 +1,15 @@
-"""The official programs whose checkpoints are read, and what their training commands say that no shape shows."""
+"""The nouns of official checkpoints: whose they are, what the training command said, what a file holds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from omni_avsr.errors import CheckpointError
+
+Strategy = Literal["none", "S", "T", "ST"]
+Compression = Literal["average", "stack"]
 
 OFFICIAL_TASK: dict[str, str] = {"asr": "audio", "vsr": "video", "avsr": "audiovisual"}
 """Our task -> its name in official keys."""
@@ -109,3 +112,93 @@ SYSTEMS: dict[str, System] = {
         System("llama-smop", False, True, (4,), (2,), ((32, 4),)),
     )
 }
+
+
+# ---- what a file holds ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A mixture of projectors in official keys.
+
+    Attributes:
+        prefix: of all its keys.
+        experts: how many.
+        first: name, inside an expert, of the first linear layer.
+        second: of the second.
+        norm: of the LayerNorm, "" without.
+    """
+
+    prefix: str
+    experts: int
+    first: str
+    second: str
+    norm: str
+
+    def key(self, expert: int, part: str, value: str = "weight") -> str:
+        """The official key of a part of an expert."""
+        return f"{self.prefix}.experts.{expert}.{part}.{value}"
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Omni-LoRA in a file.
+
+    Attributes:
+        strategy: row of model.lora.LORA.
+        rank: the true rank r; 0 without LoRA.
+        scale: factor of the LoRA product.
+    """
+
+    strategy: Strategy
+    rank: int = 0
+    scale: float = 0.0
+
+
+@dataclass(frozen=True)
+class Projectors:
+    """Projectors in a file, and what stands before them.
+
+    Attributes:
+        kind: row of model.projectors.PROJECTORS.
+        compression: row of model.compress.COMPRESSORS.
+        rates: modality -> rates, in the order of the projectors.
+        listed: whether there is a projector per rate (keys carry the position of the rate).
+        hidden: width between the projector's linear layers.
+        layer_norm: whether projectors end in one.
+        pools: key of our pool -> its official keys; empty for MLPs.
+        top_k: experts per token.
+    """
+
+    kind: str
+    compression: Compression
+    rates: dict[str, tuple[int, ...]]
+    listed: bool
+    hidden: int
+    layer_norm: bool
+    pools: dict[str, Pool] = field(default_factory=dict)
+    top_k: int = 1
+
+    @property
+    def single(self) -> bool:
+        """Whether the official program knew one rate per modality only."""
+        return not self.listed and all(len(rates) == 1 for rates in self.rates.values())
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An official checkpoint in our terms.
+
+    Attributes:
+        system: row of SYSTEMS.
+        tasks: rows of tasks.TASKS.
+        lora: of the LLM.
+        projectors: of all modalities.
+        assumed: options that neither the file nor the flags say, with the value taken.
+    """
+
+    system: System
+    tasks: tuple[str, ...]
+    lora: Lora
+    projectors: Projectors
+    assumed: dict[str, Any]

@@ -52,14 +52,14 @@ class Flags:
             CheckpointError: a flag contradicts them.
         """
         found: dict[str, Any] = {}
-        for name, (field, convert) in _ARGUMENTS.items():
+        for name, (flag, convert) in _ARGUMENTS.items():
             if arguments.get(name) is not None:
-                found[field] = convert(arguments[name])
-        for field in [f for f in found if getattr(self, f) not in ((), "", None)]:
-            given = getattr(self, field)
-            if given != found[field]:
+                found[flag] = convert(arguments[name])
+        for flag, trained in found.items():
+            given = getattr(self, flag)
+            if given not in ((), "", None, trained):
                 raise CheckpointError(
-                    f"--{field} {typed(given)} was given, but {where} was trained with {typed(found[field])}; "
+                    f"--{flag} {typed(given)} was given, but {where} was trained with {typed(trained)}; "
                     "leave the option out"
                 )
         return replace(self, **found)

@@ -10,7 +10,8 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -46,9 +47,9 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Runs the command; `--verbose` or OMNI_AVSR_DEBUG shows tracebacks and every log line."""
         debug = bool(ctx.params.get("verbose")) or bool(os.environ.get("OMNI_AVSR_DEBUG"))
-        _set_up(debug)
         try:
-            return super().invoke(ctx)
+            with _logging(debug):
+                return super().invoke(ctx)
         except (OmniAVSRError, OSError) as error:
             if isinstance(error, BrokenPipeError):
                 raise  # `| head` is no failure; click ends quietly
@@ -61,18 +62,23 @@ class Command(TyperCommand):
             raise typer.Exit(INTERRUPTED) from None
 
 
-def _set_up(debug: bool) -> None:
+@contextmanager
+def _logging(debug: bool) -> Iterator[None]:
+    """The library's log lines go to standard error while a command runs; afterwards all is as it was."""
     # before torch and transformers are imported: they read these once
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if debug else "1")
     log = logging.getLogger("omni_avsr")
-    for handler in [h for h in log.handlers if h.get_name() == "cli"]:
-        log.removeHandler(handler)
+    level = log.level
     handler = logging.StreamHandler(sys.stderr)
-    handler.set_name("cli")
     handler.setFormatter(logging.Formatter("%(name)s: %(message)s" if debug else "%(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.DEBUG if debug else logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def _version(wanted: bool) -> None:

@@ -26,6 +26,7 @@ import numpy as np
 
 from omni_avsr.data.casting import random_face, random_scene
 from omni_avsr.data.manifest import Row, write_manifest
+from omni_avsr.data.mouth_store import X264
 from omni_avsr.data.portrait import Face
 from omni_avsr.data.sentences import SENTENCES, Grammar, from_lines
 from omni_avsr.data.speech_synthesis import VOICES, Utterance, Voice, random_voice, synthesize
@@ -37,9 +38,6 @@ from omni_avsr.types import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 logger = logging.getLogger(__name__)
 
 MANIFEST, SPECIFICATION = "manifest.jsonl", "synthetic.toml"
-# x264 looks ahead on half-size pictures and, where the width is no multiple of 32, reads beside them: the same frames
-# then give other bytes each time. So it does not look ahead.
-X264 = "no-mbtree=1:rc-lookahead=0:scenecut=0:bframes=0:weightp=0"
 
 SAMPLE_TEXT, SAMPLE_SECONDS = "place blue at f two now", 3.0
 SAMPLE_VOICE = Voice("en-gb-x-rp+f2", rate=125, pitch=48, pitch_range=60, word_gap=0.02, warp=0.96, level=-20)

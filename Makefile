@@ -6,13 +6,16 @@ OUT    ?= out/demo
 GOLDENS ?= ../shared/reference/official
 GRID   ?= ../shared/data/grid
 
-.PHONY: demo test check parity default clean
+.PHONY: demo test test-slow check parity default clean
 
 demo: $(VENV)/.demo        ## transcribe the bundled clip by ear, by lips and by both
 	$(BIN)/python scripts/demo.py $(OUT)
 
-test: $(VENV)/.dev check   ## lint, types, and the whole suite
-	$(BIN)/python -m pytest -n 2
+test: $(VENV)/.dev check   ## lint, types, and the suite
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(VENV)/.dev    ## the longer proofs
+	$(BIN)/python -m pytest -n 2 -m slow
 
 check: $(VENV)/.dev        ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -11,21 +11,19 @@ import numpy as np
 import torch
 
 from omni_avsr.checkpoints.native import load_model
-from omni_avsr.config import PreprocessConfig
 from omni_avsr.data.mouth_store import SUFFIX, write_store
 from omni_avsr.errors import ConfigError
 from omni_avsr.media.face import face_policy
 from omni_avsr.media.features import extract
 from omni_avsr.media.mouth import mouth_stream
-from omni_avsr.model.batch import collate
-from omni_avsr.model.decode import DecodeOptions, decode
+from omni_avsr.model.decode import DecodeOptions
 from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.tasks import TASKS
 from omni_avsr.transcribe.inputs import Media, Source, open_input
 from omni_avsr.transcribe.perception import AUTO, Planned, allowed, plan, wanted_tasks
+from omni_avsr.transcribe.recognition import Recognised, Utterance, recognise
 from omni_avsr.transcribe.windows import LONGEST, Eyes, Window, heard, seen
-from omni_avsr.transcribe.words import word_times
-from omni_avsr.types import Features, Hypothesis, Segment, TranscriptionInfo, Word
+from omni_avsr.types import Segment, TranscriptionInfo
 
 
 @dataclass(frozen=True)
@@ -159,23 +157,27 @@ class Transcriber:
         finally:
             media.close()
 
+    def recognise(self, utterances: Sequence[Utterance], options: DecodeOptions) -> list[Recognised]:
+        """One batch on the model. A server overrides it, so that the inputs of many callers share batches."""
+        return recognise(self.model, utterances, options)
+
     def _recognise(self, group: Sequence[Planned], request: Request) -> Iterator[Segment]:
-        """One batch: features, search, and word times if asked for."""
-        contract = self.model.config.preprocess
-        batch = collate([_features(planned, contract) for planned in group]).to(self.device)
-        tasks = [planned.task for planned in group]
-        rates = [self.model.check_rates(task, request.audio_rate, request.video_rate) for task in tasks]
-        with torch.inference_mode():
-            encoded = self.model.encode(batch)
-        found = decode(self.model, batch, tasks, rates, DecodeOptions(request.beam_size), encoded)
-        texts = [" ".join(hypothesis.text.split()) for hypothesis in found]
-        words: list[tuple[Word, ...] | None] = [None] * len(group)
-        if request.word_timestamps:
-            starts = [planned.window.start for planned in group]
-            words = word_times(self.model, encoded, texts, tasks, starts)
-        for row, planned in enumerate(group):
-            segment = _segment(planned, found[row], rates[row], {m: int(batch.lengths(m)[row]) for m in rates[row]})
-            yield replace(segment, text=texts[row], words=words[row])
+        found = self.recognise([self._utterance(p, request) for p in group], DecodeOptions(request.beam_size))
+        for planned, recognised in zip(group, found, strict=True):
+            rates = self.model.check_rates(planned.task, request.audio_rate, request.video_rate)
+            yield _segment(planned, recognised, rates)
+
+    def _utterance(self, planned: Planned, request: Request) -> Utterance:
+        """The streams of the window that its task perceives."""
+        window, modalities = planned.window, TASKS[planned.task].modalities
+        features = extract(
+            window.audio if "audio" in modalities else None,
+            window.crops if "video" in modalities else None,
+            self.model.config.preprocess,
+            id=f"{window.start:.2f} s",
+        )
+        rates = self.model.check_rates(planned.task, request.audio_rate, request.video_rate)
+        return Utterance(features, planned.task, rates, window.start, request.word_timestamps)
 
 
 def _device(name: str) -> torch.device:
@@ -194,34 +196,24 @@ def _grouped(planned: Iterable[Planned], size: int) -> Iterator[list[Planned]]:
         yield group
 
 
-def _features(planned: Planned, contract: PreprocessConfig) -> Features:
-    """The streams of the window that its task perceives."""
-    window, modalities = planned.window, TASKS[planned.task].modalities
-    return extract(
-        window.audio if "audio" in modalities else None,
-        window.crops if "video" in modalities else None,
-        contract,
-        id=f"{window.start:.2f} s",
-    )
-
-
-def _segment(planned: Planned, hypothesis: Hypothesis, rates: Mapping[str, int], lengths: Mapping[str, int]) -> Segment:
-    window = planned.window
+def _segment(planned: Planned, recognised: Recognised, rates: Mapping[str, int]) -> Segment:
+    window, hypothesis = planned.window, recognised.hypothesis
     return Segment(
         id=0,
         start=window.start,
         end=window.end,
-        text=hypothesis.text,
+        text=recognised.text,
         tokens=hypothesis.tokens,
         avg_logprob=hypothesis.avg_logprob,
+        words=recognised.words,
         no_speech_prob=round(1 - window.voice_share, 3) if "audio" in rates else 0.0,
         av={
             "task": planned.task,
             "audio_rate": rates.get("audio"),
             "video_rate": rates.get("video"),
             "face_share": None if window.crops is None else round(window.face_share, 3),
-            "audio_tokens": lengths["audio"] // rates["audio"] if "audio" in rates else 0,
-            "video_tokens": lengths["video"] // rates["video"] if "video" in rates else 0,
+            "audio_tokens": recognised.tokens.get("audio", 0),
+            "video_tokens": recognised.tokens.get("video", 0),
         },
     )
 

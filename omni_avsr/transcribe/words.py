@@ -166,7 +166,7 @@ def word_times(
         units, labels = spell(text, model.ctc.targets)
         spans = align(heads[clock][row, : int(encoded[clock].lengths[row])], units)
         if spans is None:
-            log.warning("no word times for '%s' at %.2f s: it is too short for its text", text, start)
+            log.warning("no word times at %.2f s: the stretch is too short for its text", start)
         frame = 1 / int(model.encoder(clock).frames_per_second)
         out.append(None if spans is None else tuple(words(spans, labels, text.split(), frame, start)))
     return out

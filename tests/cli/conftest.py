@@ -41,5 +41,5 @@ def says(monkeypatch: pytest.MonkeyPatch) -> None:
     def fake(model: OmniAVSR, batch: Batch, tasks: Sequence[str], *_: object, **__: object) -> list[Hypothesis]:
         return [Hypothesis("bin blue at f two now", (1,), (-0.1,), -0.1)] * len(batch)
 
-    monkeypatch.setattr("omni_avsr.transcribe.transcriber.decode", fake)
+    monkeypatch.setattr("omni_avsr.transcribe.recognition.decode", fake)
     monkeypatch.setattr("omni_avsr.evaluate.measure.decode", fake)

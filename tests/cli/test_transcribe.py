@@ -197,7 +197,7 @@ def test_ctrl_c_ends_with_130(run: Run, model_folder: Path, tmp_path: Path, monk
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("omni_avsr.transcribe.transcriber.decode", interrupted)
+    monkeypatch.setattr("omni_avsr.transcribe.recognition.decode", interrupted)
     wav(tmp_path / "clip.wav", voice())
     result = run("transcribe", "clip.wav", "--model", model_folder)
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")

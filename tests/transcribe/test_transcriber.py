@@ -18,7 +18,7 @@ from omni_avsr.errors import ConfigError, MediaError, NoAudioError, NoFaceError,
 from omni_avsr.media.assets import ensure_face_models
 from omni_avsr.model.decode import decode
 from omni_avsr.model.omni import OmniAVSR, build_model
-from omni_avsr.transcribe import transcriber as module
+from omni_avsr.transcribe import recognition as module
 from omni_avsr.transcribe.transcriber import Transcriber
 from omni_avsr.types import Batch, Hypothesis, Segment, TranscriptionInfo
 from tests.clips import SAMPLE, grey, sample, silence, video, voice, wav

@@ -71,6 +71,29 @@ class Speech:
     end: float
 
 
+@dataclass(frozen=True)
+class AudioQuality:
+    """How well a stretch of sound can be understood."""
+
+    loudness: float  # LUFS, integrated; -70 = silence
+    peak: float  # dBFS
+    snr: float | None  # dB, the voice while it speaks over the rest; None where nobody speaks
+    speech: float  # share of the time with a voice
+    muted: float  # share of the time below -80 dBFS, quieter than any open microphone
+    clipped: float  # share of samples within 2 % of the peak; below 0.001 unless something was cut off
+
+
+@dataclass(frozen=True)
+class VideoQuality:
+    """How well a stretch can be lip-read; medians over the frames with the face, 0 where there are none."""
+
+    face: float  # share of frames with the face
+    mouth: float  # pixels of the source, width of the mouth at rest
+    sharpness: float  # fine over coarse detail of the crops: about 0.2; blurred below 0.12
+    yaw: float  # degrees by which the head is turned to either side; 0 = frontal
+    brightness: float  # of the crops, 0 = black, 1 = white
+
+
 # ---- what the model eats ---------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ The chain is lazy with a bounded look-ahead (`GAP` + `REACH` frames): memory doe
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ FOLLOW = 1.0  # the same of the face's own movement, which must not lag
 # Pixels from the point between the eyes' outer corners, at the crop's scale, in the order of KEY_POINTS: a frontal
 # face of average proportions. A mouth at rest is then about half as wide as the crop.
 POINTS = np.array([(-43.0, 0.0), (-18.0, 0.0), (18.0, 0.0), (43.0, 0.0), (0.0, 36.0), (0.0, -4.0)])
+NOSE = 0.97  # how far its tip stands out before the eyes' outer corners, over half their distance
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class Mouth:
     crop: np.ndarray  # (96, 96) uint8 grey; black where not found
     found: bool
     box: np.ndarray  # (4,) float32 x, y, width, height of the face; NaN where not found
+    width: float = math.nan  # pixels of the source, of the mouth at rest as the face's size tells
+    opening: float = math.nan  # between the inner lips, over `width`
+    yaw: float = math.nan  # degrees; positive looks to the right of the picture
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,24 @@ def _mouth(window: deque[_Sight | None]) -> Mouth:
     matrix = _window(centre + shape[STABLE], centre + shape[MOUTH].mean(0))
     to_part = sight.to_part
     composed = np.column_stack([to_part[:, :2] @ matrix[:, :2], to_part[:, :2] @ matrix[:, 2] + to_part[:, 2]])
-    return Mouth(cut(sight.grey, composed, (MOUTH_SIZE, MOUTH_SIZE)), True, sight.place.box)
+    width = MOUTH_SIZE / 2 * math.hypot(matrix[0, 0], matrix[1, 0])  # a mouth at rest takes half the crop
+    lips = sight.place.points[MOUTH]
+    return Mouth(
+        crop=cut(sight.grey, composed, (MOUTH_SIZE, MOUTH_SIZE)),
+        found=True,
+        box=sight.place.box,
+        width=width,
+        opening=float(np.linalg.norm(lips[3] - lips[2])) / width,
+        yaw=_yaw(shape),
+    )
+
+
+def _yaw(points: np.ndarray) -> float:
+    """Degrees by which a face of ten key points is turned: its nose leaves the middle of the eyes."""
+    left, right, nose = points[0], points[3], points[4]
+    across = right - left
+    sideways = (nose - (left + right) / 2) @ across / (across @ across / 2)
+    return math.degrees(math.atan(sideways / NOSE))
 
 
 def _neighbours(window: deque[_Sight | None]) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from omni_avsr.cli.options import Offline, Out, Verbose
 
 
 def prepare(
-    kind: Annotated[str, typer.Argument(metavar="folder|grid|synthetic", help="What ROOT holds.")],
+    kind: Annotated[str, typer.Argument(metavar="folder|grid|lrs2|lrs3|synthetic", help="What ROOT holds.")],
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="The corpus: a folder, or a CSV file of it.")],
     out: Out,
     mouths: Annotated[

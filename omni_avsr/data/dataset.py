@@ -15,6 +15,7 @@ from omni_avsr.config import AugmentConfig, ModelConfig
 from omni_avsr.data.augment import augment as augmented
 from omni_avsr.data.augment import load_noises
 from omni_avsr.data.corpora import VIDEO
+from omni_avsr.data.intake import sound_of
 from omni_avsr.data.manifest import Row, read_manifest
 from omni_avsr.data.mouth_store import read_store, to_float, to_int16
 from omni_avsr.data.noise import Rng, Utterances
@@ -47,9 +48,8 @@ def load_sample(row: Row, modalities: Sequence[str] = BOTH) -> Sample:
         return Sample(row.id, audio, stored.crops, row.text, row.speaker)
     audio = crops = None
     with open_media(row.media) as media:
-        if listens and media.info.has_audio:
-            blocks = list(media.audio_blocks(row.start, row.end))
-            audio = np.concatenate(blocks) if blocks else None
+        if listens:
+            audio = sound_of(row, media)
         if looks and media.info.has_video:
             crops = mouths(media.frames(row.start, row.end)).crops
     return Sample(row.id, audio, crops if crops is not None and len(crops) else None, row.text, row.speaker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import multiprocessing
@@ -20,9 +21,9 @@ from omni_avsr.data.mouth_store import SUFFIX, read_note, write_store
 from omni_avsr.errors import DataError, InputError, NoFaceError, OmniAVSRError
 from omni_avsr.media.face import load_detector
 from omni_avsr.media.landmarks import Detector
-from omni_avsr.media.mouth import TEMPLATE, mouths
-from omni_avsr.media.reader import open_media
-from omni_avsr.types import FPS, SAMPLES_PER_FRAME
+from omni_avsr.media.mouth import TEMPLATE, mouths, ready_mouths
+from omni_avsr.media.reader import MediaFile, open_media
+from omni_avsr.types import FPS, MOUTH_SIZE, SAMPLES_PER_FRAME, MediaInfo
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,11 @@ class Outcome:
 def finish(row: Row, out: Path, options: PrepareOptions) -> Outcome:
     """Measures one utterance and, if asked, stores its mouths; whatever is wrong with it becomes a reason."""
     try:
-        return _with_mouths(row, out, options) if options.mouths else _measured(row, options)
+        with open_media(row.media) as media:
+            seconds = _seconds(row, media.info.duration, options)
+            if media.info.has_video and (options.mouths or _is_mouth(media.info)):
+                return _with_mouths(row, media, out, options)
+            return Outcome(row.id, replace(row, frames=max(1, round(seconds * FPS))))
     except (InputError, DataError) as error:
         return drop(row, str(error))
     except OmniAVSRError:
@@ -73,30 +78,22 @@ def finish(row: Row, out: Path, options: PrepareOptions) -> Outcome:
         return drop(row, f"unexpected {type(error).__name__}: {error}")
 
 
-def _measured(row: Row, options: PrepareOptions) -> Outcome:
-    with open_media(row.media) as media:
-        seconds = _seconds(row, media.info.duration, options)
-    return Outcome(row.id, replace(row, frames=max(1, round(seconds * FPS))))
-
-
 def resumed(row: Row, out: Path, options: PrepareOptions) -> Outcome | None:
     """The outcome of a row whose mouth file is there, made from the same source with the same options."""
     target = _store_of(row, out)
-    note = read_note(target) if options.mouths else None
-    same = note is not None and row.media.is_file() and note.get("made_from") == _made_from(row, options)
-    return _outcome(row, target, note) if note is not None and same else None
+    note = read_note(target)
+    if note is None or not (options.mouths or note.get("ready")) or not row.media.is_file():
+        return None
+    return _outcome(row, target, note) if note.get("made_from") == _made_from(row, options) else None
 
 
-def _with_mouths(row: Row, out: Path, options: PrepareOptions) -> Outcome:
-    with open_media(row.media) as media:
-        seconds = _seconds(row, media.info.duration, options)
-        if not media.info.has_video:
-            return Outcome(row.id, replace(row, frames=max(1, round(seconds * FPS))))
-        blocks = list(media.audio_blocks(row.start, row.end))
-        pictures = media.frames(row.start, row.end)
+def _with_mouths(row: Row, media: MediaFile, out: Path, options: PrepareOptions) -> Outcome:
+    pictures, ready = media.frames(row.start, row.end), _is_mouth(media.info)
+    if ready:
+        seen = ready_mouths(pictures)
+    else:
         seen = mouths(pictures, face=options.face, detector=shared_detector(options.offline))
-    audio = np.concatenate(blocks) if blocks else None
-    crops, found, audio, lost = _level(seen.crops, seen.found, audio)
+    crops, found, audio, lost = _level(seen.crops, seen.found, sound_of(row, media))
     share = float(found.mean()) if len(found) else 0.0
     visible = share >= options.min_face
     if not visible and (options.faceless == "drop" or audio is None):
@@ -104,9 +101,23 @@ def _with_mouths(row: Row, out: Path, options: PrepareOptions) -> Outcome:
         raise NoFaceError(f"a face is in {share:.0%} of {len(found)} frames; {wanted}")
     frames = len(crops) or -(-len(audio if audio is not None else ()) // SAMPLES_PER_FRAME)
     note = {"made_from": _made_from(row, options), "frames": frames, "share": round(share, 4), "lost_frames": lost}
+    note |= {"ready": True} if ready else {}
     target = _store_of(row, out)
     write_store(target, crops if visible else None, audio, found if visible else None, note, options.codec)
     return _outcome(row, target, note)
+
+
+def _is_mouth(info: MediaInfo) -> bool:
+    """Whether a video is a mouth already, as the official code prepares LRS2 and LRS3; its store costs no search."""
+    return info.width == info.height == MOUTH_SIZE
+
+
+def sound_of(row: Row, media: MediaFile) -> np.ndarray | None:
+    """(S,) float32, the row's sound from its open media; that of a silent video may lie in a .wav beside it."""
+    beside = row.media.with_suffix(".wav")
+    with contextlib.nullcontext(media) if media.info.has_audio or not beside.is_file() else open_media(beside) as heard:
+        blocks = list(heard.audio_blocks(row.start, row.end))
+    return np.concatenate(blocks) if blocks else None
 
 
 def _outcome(row: Row, store: Path, note: dict[str, Any]) -> Outcome:

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from omni_avsr.data.corpora import Dropped, assign_splits, folder, grid
 from omni_avsr.data.intake import Outcome, PrepareOptions, drop, file_name, finish, resumed, shared_detector
+from omni_avsr.data.lrs import lrs2, lrs3
 from omni_avsr.data.manifest import Row, by_split, check_splits, write_manifest
 from omni_avsr.data.mouth_store import CODECS
 from omni_avsr.data.pool import cores, each
@@ -77,6 +78,8 @@ def prepare(kind: str, root: str | Path, out: str | Path, **options: Any) -> Pat
 PREPARERS: dict[str, Callable[[Path], Iterable[Row | Dropped]]] = {
     "folder": folder,
     "grid": grid,
+    "lrs2": lrs2,
+    "lrs3": lrs3,
     "synthetic": corpus_rows,
 }
 

@@ -161,8 +161,14 @@ class CtcConfig(Knobs):
 
     units: Literal["none", "char", "token"] = "none"
     """What it spells: nothing, characters of the training text, or the LLM's tokens (small vocabularies)."""
+    video_units: Literal["", "none", "char", "token"] = ""
+    """What the video head spells; empty = as `units`. Lips show words of a small vocabulary sooner than letters."""
     weight: NonNegative = 0.3
     """Factor of the CTC loss, per modality."""
+
+    def units_of(self, modality: str) -> str:
+        """What the head of `modality` spells."""
+        return self.video_units or self.units if modality == "video" else self.units
 
 
 class CompatConfig(Knobs):
@@ -291,6 +297,9 @@ class TrainConfig(Knobs):
     """Factor of the decorrelation loss of arXiv 2510.22603; 0 = off."""
     label_smoothing: Probability = 0.0
     epochs: Positive = 8
+    ctc_epochs: int = Field(default=0, ge=0)
+    """Of these, so many at the beginning train the CTC heads and what lies below them, without the LLM's passes: a
+    fresh LLM learns little before the encoders hear and see, and its passes are half of a small model's step."""
     max_steps: int = Field(default=0, ge=0)
     """Optimiser steps after which training stops; 0 = after `epochs`."""
     lr: float = Field(default=1e-3, gt=0)
@@ -329,6 +338,12 @@ class Recipe(Knobs):
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _ctc_epochs_have_heads(self) -> Recipe:
+        if self.train.ctc_epochs and self.model.ctc.units == "none":
+            raise ValueError(f"train.ctc_epochs = {self.train.ctc_epochs}, but model.ctc.units = 'none'; choose 'char'")
+        return self
 
 
 # ---- reading them ----------------------------------------------------------------------------

@@ -83,8 +83,13 @@ def blank(mouths: np.ndarray, rng: Rng) -> np.ndarray:
     return out
 
 
+def backwards(mouths: np.ndarray, rng: Rng) -> np.ndarray:
+    """Lips that say something else: the clip from its end to its beginning. Teaches when not to trust them."""
+    return mouths[::-1].copy()
+
+
 VIDEO_CORRUPTIONS: dict[str, Corruption] = {
-    f.__name__: f for f in (blur, low_resolution, light, grain, occlude, freeze, stutter, blank)
+    f.__name__: f for f in (blur, low_resolution, light, grain, occlude, freeze, stutter, blank, backwards)
 }
 
 

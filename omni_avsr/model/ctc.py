@@ -50,7 +50,7 @@ UNITS: dict[str, Callable[[Tokenizer, str], Units]] = {
 
 
 class CtcHeads(nn.ModuleDict):
-    """One linear CTC head per modality; empty where `config.units` is 'none'.
+    """One linear CTC head per modality; none for a modality whose units are 'none'.
 
     Args:
         config: which units, and the factor of the loss.
@@ -63,10 +63,11 @@ class CtcHeads(nn.ModuleDict):
     """
 
     def __init__(self, config: CtcConfig, dims: Mapping[str, int], tokenizer: Tokenizer, alphabet: str = "") -> None:
-        if config.units == "char" and not alphabet:
+        named = {m: config.units_of(m) for m in dims}
+        if "char" in named.values() and not alphabet:
             raise ConfigError("ctc.units = 'char' needs the alphabet of the training text; build the model with texts")
-        units = UNITS[config.units](tokenizer, alphabet) if config.units in UNITS else None
-        super().__init__({m: nn.Linear(dim, units.count + 1) for m, dim in dims.items()} if units else {})
+        units = {m: UNITS[name](tokenizer, alphabet) for m, name in named.items() if name in UNITS}
+        super().__init__({m: nn.Linear(dims[m], spelled.count + 1) for m, spelled in units.items()})
         self.units = units
         self.loss_weight = config.weight
 
@@ -74,17 +75,15 @@ class CtcHeads(nn.ModuleDict):
         """(B, N, D) -> (B, N, units + 1) float32 log-probabilities per encoder frame; class 0 is the blank."""
         return F.log_softmax(self[modality](encoded.states).float(), -1)
 
-    def targets(self, text: str) -> list[int]:
-        """The classes of `text`, blanks left out."""
-        assert self.units is not None
-        return [unit + 1 for unit in self.units.encode(text)]
+    def targets(self, text: str, modality: str) -> list[int]:
+        """The classes by which the head of `modality` spells `text`, blanks left out."""
+        return [unit + 1 for unit in self.units[modality].encode(text)]
 
     def text(self, encoded: Encoded, modality: str) -> list[str]:
         """The best path of each row, repeats and blanks removed."""
-        assert self.units is not None
         best = self.log_probs(encoded, modality).argmax(-1)
         rows = (row[:length].tolist() for row, length in zip(best, encoded.lengths.tolist(), strict=True))
-        return [self.units.decode([c - 1 for c, _ in groupby(row) if c != BLANK]) for row in rows]
+        return [self.units[modality].decode([c - 1 for c, _ in groupby(row) if c != BLANK]) for row in rows]
 
     def loss(self, encoded: Mapping[str, Encoded], texts: Sequence[str]) -> Tensor | None:
         """Weighted sum over modalities of the mean over rows of the CTC loss per target unit; None without heads.
@@ -92,8 +91,7 @@ class CtcHeads(nn.ModuleDict):
         A row without the stream, or with an empty target, is left out; a row whose text does not fit into its
         frames counts as zero.
         """
-        targets = [self.targets(text) for text in texts] if self else []
-        losses = (self._loss(encoded[m], m, targets) for m in self if m in encoded)
+        losses = (self._loss(encoded[m], m, [self.targets(t, m) for t in texts]) for m in self if m in encoded)
         terms = [loss for loss in losses if loss is not None]
         return self.loss_weight * torch.stack(terms).sum() if terms else None
 

@@ -73,7 +73,7 @@ class OmniAVSR(nn.Module):
     Args:
         config: the model.
         tokenizer: the LLM's words.
-        ctc_alphabet: the characters that the CTC heads spell, where `config.ctc.units` is 'char'.
+        ctc_alphabet: the characters that the CTC heads spell, where they spell 'char' units.
     """
 
     def __init__(self, config: ModelConfig, tokenizer: Tokenizer, ctc_alphabet: str = "") -> None:
@@ -191,7 +191,7 @@ class OmniAVSR(nn.Module):
             batch: rows with texts.
             rates: modality -> rate, drawn anew for each step (Omni-AVSR); or several of these, whose losses are
                 averaged (Llama-MTSK).
-            task_weights: task -> lambda; a task not named uses that of tasks.TASKS.
+            task_weights: task -> lambda; a task not named uses that of tasks.TASKS, and one of weight 0 costs no pass.
             sink_weight: factor of the decorrelation loss (arXiv 2510.22603).
             label_smoothing: of the cross entropy.
 
@@ -202,13 +202,15 @@ class OmniAVSR(nn.Module):
         if not batch.texts:
             raise InputError("the batch has no texts to learn from; collate it with its transcripts")
         settings = [rates] if isinstance(rates, Mapping) else list(rates)
+        weights = {t: TASKS[t].loss_weight for t in self.config.tasks} | dict(task_weights or {})
+        tasks = [task for task in self.config.tasks if weights[task]]
         encoded = self.encode(batch, learning=True)  # once, for all tasks and rates
-        projections = [self.project(encoded, setting) for setting in settings]
+        projections = [self.project(encoded, setting) for setting in settings if tasks]
         answers = self._answers(batch.texts)
 
         losses: dict[str, Tensor] = {}
         sinks: list[Tensor] = []
-        for task in self.config.tasks:
+        for task in tasks:
             modalities = TASKS[task].modalities
             rows = batch.rows(modalities).tolist()
             if rows:
@@ -217,16 +219,16 @@ class OmniAVSR(nn.Module):
                 pairs = [self._learn(task, t, rows, answers, sink_weight, label_smoothing) for t in passes.values()]
                 losses[task] = torch.stack([loss for loss, _ in pairs]).mean()
                 sinks += [sink / len(pairs) for _, sink in pairs if sink is not None]
-        if not losses:
-            raise InputError(f"no row of the batch has the streams of any of {', '.join(self.config.tasks)}")
+        if tasks and not losses:
+            raise InputError(f"no row of the batch has the streams of any of {', '.join(tasks)}")
 
-        auxiliary = {n: torch.stack([p.losses[n] for p in projections]).mean() for n in projections[0].losses}
+        names = projections[0].losses if projections else ()
+        auxiliary = {n: torch.stack([p.losses[n] for p in projections]).mean() for n in names}
         ctc = self.ctc.loss(encoded, batch.texts)
         if ctc is not None:
             auxiliary["ctc"] = ctc
         if sinks:
             auxiliary["sink"] = sink_weight * torch.stack(sinks).sum() / len(self.config.tasks)
-        weights = {t: TASKS[t].loss_weight for t in losses} | dict(task_weights or {})
         total = sum((weights[t] * loss for t, loss in losses.items()), torch.zeros(())) / len(self.config.tasks)
         return Losses(sum(auxiliary.values(), total), losses, auxiliary)
 
@@ -347,5 +349,5 @@ def build_model(config: ModelConfig, texts: Sequence[str] = ()) -> OmniAVSR:
     # the LLM reads a prompt as often as a text, so the prompts count as much in a trained vocabulary
     prompts = [config.prompt(task) for task in config.tasks]
     tokenizer = build_tokenizer(config.llm, [*texts, *prompts * max(1, len(texts))])
-    alphabet = "".join(sorted(set("".join(texts)))) if config.ctc.units == "char" else ""
+    alphabet = "".join(sorted(set("".join(texts)))) if "char" in map(config.ctc.units_of, config.modalities) else ""
     return OmniAVSR(config, tokenizer, alphabet)

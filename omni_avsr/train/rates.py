@@ -32,8 +32,10 @@ def may_skip_parameters(config: ModelConfig, train: TrainConfig) -> bool:
     """Whether a step can leave a trained parameter without gradient, which DDP must be told.
 
     A rate that was not drawn leaves its projector alone, layer drop a layer's LoRA, a sparse mixture the experts
-    that no token visits, and a batch in which no row has a task's streams that task's adapter.
+    that no token visits, a batch in which no row has a task's streams that task's adapter, and a CTC epoch the LLM.
     """
     sampled = train.rates == "sample" and len(all_rates(config)) > 1
     dropped = "video" in config.modalities and config.video_encoder.layer_drop > 0
-    return sampled or dropped or config.projector.kind.startswith("smop") or len(config.tasks) > 1
+    return (
+        sampled or dropped or train.ctc_epochs > 0 or config.projector.kind.startswith("smop") or len(config.tasks) > 1
+    )

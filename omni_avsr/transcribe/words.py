@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -163,7 +164,7 @@ def word_times(
     heads = {m: model.ctc.log_probs(encoded[m], m).cpu().numpy() for m in set(clocks)}
     out: list[tuple[Word, ...] | None] = []
     for row, (text, clock, start) in enumerate(zip(texts, clocks, starts, strict=True)):
-        units, labels = spell(text, model.ctc.targets)
+        units, labels = spell(text, partial(model.ctc.targets, modality=clock))
         spans = align(heads[clock][row, : int(encoded[clock].lengths[row])], units)
         if spans is None:
             log.warning("no word times at %.2f s: the stretch is too short for its text", start)

@@ -35,7 +35,7 @@ def test_none_has_no_heads_and_no_loss(tokenizer):
 def test_what_the_frames_spell_is_read_back(units, tokenizer):
     heads = make_heads(units, tokenizer)
     text = "bin blue at f two now"
-    targets = heads.targets(text)
+    targets = heads.targets(text, "audio")
     assert BLANK not in targets
     path = [c for target in targets for c in (target, target, BLANK)]  # repeats and blanks are no new units
     classes = heads["audio"].out_features
@@ -48,7 +48,7 @@ def test_what_the_frames_spell_is_read_back(units, tokenizer):
 def test_log_probs_are_normalised_over_units_and_blank(units, tokenizer):
     heads = make_heads(units, tokenizer)
     log_probs = heads.log_probs(encoded([7, 4], 6), "audio")
-    assert log_probs.shape == (2, 7, heads.units.count + 1)
+    assert log_probs.shape == (2, 7, heads.units["audio"].count + 1)
     torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(2, 7))
 
 
@@ -84,6 +84,16 @@ def test_text_that_does_not_fit_counts_as_zero_and_modalities_add_up(tokenizer):
     streams = {"audio": encoded([30], 6), "video": encoded([15], 5)}
     parts = [heads.loss({m: e}, ["place"]) for m, e in streams.items()]
     torch.testing.assert_close(heads.loss(streams, ["place"]), parts[0] + parts[1])
+
+
+def test_the_lips_may_spell_other_units(tokenizer):
+    heads = CtcHeads(CtcConfig(units="char", video_units="token"), DIMS, tokenizer, ALPHABET)
+    assert heads["audio"].out_features == len(ALPHABET) + 1
+    assert heads["video"].out_features == len(tokenizer) + 1
+    assert heads.targets("bin", "audio") == [ALPHABET.index(c) + 1 for c in "bin"]
+    assert heads.targets("bin", "video") == [unit + 1 for unit in tokenizer.encode("bin")]
+    silent = CtcHeads(CtcConfig(units="char", video_units="none"), DIMS, tokenizer, ALPHABET)
+    assert list(silent) == ["audio"]
 
 
 def test_characters_without_an_alphabet_are_refused(tokenizer):

@@ -104,6 +104,25 @@ def test_dropout_and_data_really_differ_between_steps(straight: Path) -> None:
     assert len({r["loss"] for r in rows}) == len(rows) == 4
 
 
+def test_ctc_epochs_leave_the_llm_alone(make_recipe: Make, tmp_path: Path) -> None:
+    knobs = ("model.ctc.units=char", "train.max_steps=6", "train.ctc_epochs=1", "train.log_every=1")
+    parts = "train.parts=['projectors','llm','audio_encoder','video_encoder','ctc']"
+    loop.train(make_recipe("omni_st", parts, *knobs), tmp_path, progress=False)
+    rows = [r for r in numbers(tmp_path) if r["kind"] == "train"]
+    assert [sorted(k for k in r if k.startswith("loss/")) == ["loss/ctc"] for r in rows] == [True] * 4 + [False] * 2
+    assert all({"loss/asr", "loss/vsr", "loss/avsr", "loss/ctc"} <= r.keys() for r in rows[4:])
+
+
+def test_ctc_epochs_move_only_what_lies_below_the_heads(make_recipe: Make, tmp_path: Path) -> None:
+    parts = "train.parts=['projectors','llm','audio_encoder','video_encoder','ctc']"
+    recipe = make_recipe("omni_st", parts, "model.ctc.units=char", "train.max_steps=2", "train.ctc_epochs=1")
+    torch.manual_seed(recipe.train.seed)
+    before = loop.initial_model(recipe, loop.Corpus(recipe).train.texts).state_dict()
+    after = native.load_model(loop.train(recipe, tmp_path, progress=False)).state_dict()
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name].float())}
+    assert moved == {"audio_encoder", "video_encoder", "ctc"}
+
+
 def test_resuming_with_accumulation_in_bf16(make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = make_recipe("omni_smop", "train.precision=bf16", "train.accumulate=3", "train.max_steps=3")
     loop.train(recipe, tmp_path / "straight", progress=False)

@@ -21,8 +21,9 @@ from omni_avsr.data.mouth_store import SUFFIX, read_note, write_store
 from omni_avsr.errors import DataError, InputError, NoFaceError, OmniAVSRError
 from omni_avsr.media.face import load_detector
 from omni_avsr.media.landmarks import Detector
-from omni_avsr.media.mouth import TEMPLATE, mouths, ready_mouths
+from omni_avsr.media.mouth import mouths, ready_mouths
 from omni_avsr.media.reader import MediaFile, open_media
+from omni_avsr.media.template import TEMPLATE
 from omni_avsr.types import FPS, MOUTH_SIZE, SAMPLES_PER_FRAME, MediaInfo
 
 logger = logging.getLogger(__name__)

@@ -56,8 +56,8 @@ MOUTH = slice(6, 10)
 class Detector(Protocol):
     """Finds faces in a picture (height, width, 3) uint8 RGB."""
 
-    def detect(self, picture: np.ndarray) -> list[Region]:
-        """Regions that may hold a face, best first."""
+    def detect(self, picture: np.ndarray, deep: bool = False) -> list[Region]:
+        """Regions that may hold a face, best first; `deep` = also small ones beside large ones, at a higher cost."""
 
     def face(self, picture: np.ndarray, region: Region) -> Face | None:
         """The face in or near `region`; None if there is none."""
@@ -76,14 +76,15 @@ class MediaPipeDetector:
         self._anchors = _anchors()
         self._threshold = threshold
 
-    def detect(self, picture: np.ndarray) -> list[Region]:
-        """Regions by score. The whole picture first; where it shows none, its parts, for faces far away."""
+    def detect(self, picture: np.ndarray, deep: bool = False) -> list[Region]:
+        """Regions by score: of the whole picture; where it shows none, or if `deep`, of its parts too."""
         height, width = picture.shape[:2]
+        found: list[Region] = []
         for windows in _windows(width, height):
-            regions = _distinct([region for window in windows for region in self._look(picture, window)])
-            if regions:
-                return regions
-        return []
+            found += [region for window in windows for region in self._look(picture, window)]
+            if found and not deep:
+                break
+        return _distinct(found)
 
     def _look(self, picture: np.ndarray, window: tuple[int, int, int]) -> list[Region]:
         x, y, side = window
@@ -164,8 +165,8 @@ class HaarDetector:
         self._cascade = cascade
         logger.warning("faces by the Haar cascade: mouth crops will be rough, and lips harder to read")
 
-    def detect(self, picture: np.ndarray) -> list[Region]:
-        """Regions, largest first."""
+    def detect(self, picture: np.ndarray, deep: bool = False) -> list[Region]:
+        """Regions, largest first; always deep."""
         scale = min(1.0, self.WIDTH / picture.shape[1])
         small = _shrunk(picture, scale)
         boxes = self._cascade.detectMultiScale(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), 1.1, 5, minSize=(30, 30))

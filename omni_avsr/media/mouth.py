@@ -9,26 +9,21 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
 
 import cv2
 import numpy as np
 
 from omni_avsr.media.face import face_policy, follow_one, load_detector
 from omni_avsr.media.landmarks import MOUTH, STABLE, Detector, Face
+from omni_avsr.media.template import upright, yaw
+from omni_avsr.media.tracks import follow_all
 from omni_avsr.media.warp import cut, patch
 from omni_avsr.types import MOUTH_SIZE, Mouths
 
-TEMPLATE = "mediapipe-mesh-v1"  # name of the geometry below, stored in a model's preprocessing contract
 GAP = 12  # frames (0.48 s) without a face that are bridged; the frames of a longer gap are flagged
 REACH = 12  # frames on either side that smoothing looks at
 STEADY = 4.0  # standard deviation in frames of the smoothing of scale, turn and mouth place against the face
 FOLLOW = 1.0  # the same of the face's own movement, which must not lag
-
-# Pixels from the point between the eyes' outer corners, at the crop's scale, in the order of KEY_POINTS: a frontal
-# face of average proportions. A mouth at rest is then about half as wide as the crop.
-POINTS = np.array([(-43.0, 0.0), (-18.0, 0.0), (18.0, 0.0), (43.0, 0.0), (0.0, 36.0), (0.0, -4.0)])
-NOSE = 0.97  # how far its tip stands out before the eyes' outer corners, over half their distance
 
 
 @dataclass(frozen=True)
@@ -113,9 +108,48 @@ def mouth_stream(
 ) -> Iterator[Mouth]:
     """As `mouths`, one by one, at most `GAP + REACH` frames behind `frames`."""
     policy = face_policy(face)
-    loaded = load_detector(detector, offline=offline) if isinstance(detector, str) else detector
-    seen = follow_one(frames, policy, loaded)
-    return _cut_out(_bridged(_sight(picture, found) for picture, found in seen))
+    cutter = _Cutter()
+    for picture, found in follow_one(frames, policy, _loaded(detector, offline)):
+        yield from cutter.push(_sight(picture, found))
+    yield from cutter.end()
+
+
+def all_mouths(
+    frames: Iterable[np.ndarray], *, detector: str | Detector = "mediapipe", offline: bool = False
+) -> Iterator[dict[int, Mouth]]:
+    """For each frame the mouths of every face in it, by the id of the person; some `GAP + REACH` frames behind.
+
+    Ids stay with people as far as place and looks tell (`media.tracks`). A mouth that is not found is not listed.
+    """
+    ready: deque[dict[int, Mouth]] = deque()  # frames that some face still lacks
+    cutters: dict[int, _Cutter] = {}
+    done = 0
+    for number, (picture, faces) in enumerate(follow_all(frames, _loaded(detector, offline))):
+        ready.append({})
+        for id in faces:
+            cutters.setdefault(id, _Cutter(number))
+        for id, cutter in list(cutters.items()):
+            sight = _sight(picture, faces.get(id))
+            _place(cutter.push(sight), cutter, id, ready, done)
+            if cutter.lost:
+                _place(cutter.end(), cutters.pop(id), id, ready, done)
+        while ready and all(done < cutter.position for cutter in cutters.values()):
+            yield ready.popleft()
+            done += 1
+    for id, cutter in cutters.items():
+        _place(cutter.end(), cutter, id, ready, done)
+    yield from ready
+
+
+def _place(mouths: list[Mouth], cutter: _Cutter, id: int, ready: deque[dict[int, Mouth]], done: int) -> None:
+    """Note the newest mouths of a face at their frames."""
+    for number, mouth in enumerate(mouths, cutter.position - len(mouths)):
+        if mouth.found:
+            ready[number - done][id] = mouth
+
+
+def _loaded(detector: str | Detector, offline: bool) -> Detector:
+    return load_detector(detector, offline=offline) if isinstance(detector, str) else detector
 
 
 # ---- the chain ---------------------------------------------------------------------------------
@@ -127,7 +161,7 @@ def _sight(picture: np.ndarray, face: Face | None) -> _Sight:
     if face is None or centre is None or not (0 <= centre[0] < width and 0 <= centre[1] < height):
         return _Sight(_grey(picture), np.eye(2, 3), None)  # a mouth outside the picture is not seen either
     # Keep the crop's window and half as much on every side, for what smoothing may still move.
-    window = _window(face.points[STABLE], centre)
+    window = upright(face.points[STABLE], centre)
     part, to_part = patch(picture, window, (MOUTH_SIZE, MOUTH_SIZE), margin=0.5)
     linear = to_part[:, :2] @ np.linalg.inv(window[:, :2])
     to_part = np.column_stack([linear, to_part[:, 2] - linear @ window[:, 2]])
@@ -138,23 +172,50 @@ def _grey(picture: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2GRAY)
 
 
-def _bridged(sights: Iterator[_Sight]) -> Iterator[_Sight]:
-    """Places drawn straight across gaps of up to `GAP` frames; held still before the first and after the last."""
-    before: _Place | None = None
-    gap: list[_Sight] = []
-    too_long = False
-    for sight in sights:
+class _Cutter:
+    """Sights of one face in, its mouths out, up to `GAP + REACH` frames later.
+
+    Places are drawn straight across gaps of up to `GAP` frames, and held still before the first and after the last.
+
+    Attributes:
+        position: number of the next mouth to come out.
+        lost: the face is gone for longer than is bridged.
+    """
+
+    def __init__(self, first: int = 0) -> None:
+        self.position = first
+        self.lost = False
+        self._before: _Place | None = None
+        self._gap: list[_Sight] = []
+        self._window: deque[_Sight | None] = deque([None] * (2 * REACH + 1), maxlen=2 * REACH + 1)
+
+    def push(self, sight: _Sight) -> list[Mouth]:
+        """The next frame in; what is ready out."""
         if sight.place is None:
-            gap.append(sight)
-            too_long = too_long or len(gap) > GAP
-            if too_long:
-                yield from gap
-                gap, before = [], None
-            continue
-        yield from _filled(gap, before or sight.place, sight.place)
-        gap, before, too_long = [], sight.place, False
-        yield sight
-    yield from _filled(gap, before, before) if before else gap
+            self._gap.append(sight)
+            self.lost = self.lost or len(self._gap) > GAP
+            if not self.lost:
+                return []
+            passed, self._gap, self._before = self._gap, [], None
+            return self._shift(passed)
+        passed = [*_filled(self._gap, self._before or sight.place, sight.place), sight]
+        self._gap, self._before, self.lost = [], sight.place, False
+        return self._shift(passed)
+
+    def end(self) -> list[Mouth]:
+        """The rest."""
+        rest = _filled(self._gap, self._before, self._before) if self._before else self._gap
+        return self._shift([*rest, *[None] * REACH])
+
+    def _shift(self, sights: Iterable[_Sight | None]) -> list[Mouth]:
+        """Each sight's crop, placed by the points of up to `REACH` unbroken neighbours on either side."""
+        out = []
+        for sight in sights:
+            self._window.append(sight)
+            if self._window[REACH] is not None:
+                out.append(_mouth(self._window))
+        self.position += len(out)
+        return out
 
 
 def _filled(gap: list[_Sight], before: _Place, after: _Place) -> Iterator[_Sight]:
@@ -162,25 +223,16 @@ def _filled(gap: list[_Sight], before: _Place, after: _Place) -> Iterator[_Sight
         yield replace(sight, place=before.towards(after, number / (len(gap) + 1)))
 
 
-def _cut_out(sights: Iterator[_Sight]) -> Iterator[Mouth]:
-    """Each sight's crop, placed by the points of up to `REACH` unbroken neighbours on either side."""
-    window: deque[_Sight | None] = deque([None] * (2 * REACH + 1), maxlen=2 * REACH + 1)
-    for sight in chain(sights, repeat(None, REACH)):
-        window.append(sight)
-        if window[REACH] is not None:
-            yield _mouth(window)
-
-
-def _mouth(window: deque[_Sight | None]) -> Mouth:
-    sight = window[REACH]
+def _mouth(around: deque[_Sight | None]) -> Mouth:
+    sight = around[REACH]
     assert sight is not None
     if sight.place is None:
         return Mouth(np.zeros((MOUTH_SIZE, MOUTH_SIZE), np.uint8), False, np.full(4, np.nan, np.float32))
-    offsets, points = _neighbours(window)
+    offsets, points = _neighbours(around)
     centres = points[:, STABLE].mean(1)  # (n, 2): carried by six points, so they hardly tremble
     centre = _weights(offsets, FOLLOW) @ centres
     shape = np.tensordot(_weights(offsets, STEADY), points - centres[:, None], 1)  # (10, 2)
-    matrix = _window(centre + shape[STABLE], centre + shape[MOUTH].mean(0))
+    matrix = upright(centre + shape[STABLE], centre + shape[MOUTH].mean(0))
     to_part = sight.to_part
     composed = np.column_stack([to_part[:, :2] @ matrix[:, :2], to_part[:, :2] @ matrix[:, 2] + to_part[:, 2]])
     width = MOUTH_SIZE / 2 * math.hypot(matrix[0, 0], matrix[1, 0])  # a mouth at rest takes half the crop
@@ -191,16 +243,8 @@ def _mouth(window: deque[_Sight | None]) -> Mouth:
         box=sight.place.box,
         width=width,
         opening=float(np.linalg.norm(lips[3] - lips[2])) / width,
-        yaw=_yaw(shape),
+        yaw=yaw(shape),
     )
-
-
-def _yaw(points: np.ndarray) -> float:
-    """Degrees by which a face of ten key points is turned: its nose leaves the middle of the eyes."""
-    left, right, nose = points[0], points[3], points[4]
-    across = right - left
-    sideways = (nose - (left + right) / 2) @ across / (across @ across / 2)
-    return math.degrees(math.atan(sideways / NOSE))
 
 
 def _neighbours(window: deque[_Sight | None]) -> tuple[np.ndarray, np.ndarray]:
@@ -219,18 +263,3 @@ def _neighbours(window: deque[_Sight | None]) -> tuple[np.ndarray, np.ndarray]:
 def _weights(offsets: np.ndarray, deviation: float) -> np.ndarray:
     weights = np.exp(-0.5 * (offsets / deviation) ** 2)
     return weights / weights.sum()
-
-
-def _window(stable: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """(2, 3) from crop pixels to picture pixels: the template's scale and turn, the mouth in the middle.
-
-    The similarity that lays POINTS on `stable` with the least squares, in closed form (Umeyama, 1991).
-    """
-    template = POINTS - POINTS.mean(0)
-    target = stable - stable.mean(0)
-    energy = (template**2).sum()
-    along = (template * target).sum() / energy
-    across = (template[:, 0] * target[:, 1] - template[:, 1] * target[:, 0]).sum() / energy
-    linear = np.array([[along, -across], [across, along]])
-    middle = (MOUTH_SIZE - 1) / 2
-    return np.column_stack([linear, centre - linear @ (middle, middle)])

@@ -1,8 +1,7 @@
-"""Faces: every detector on rendered faces; the tracker on invented scenes, where the truth is known."""
+"""Faces: every detector on rendered faces; the policy that stays with one, on invented scenes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -12,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omni_avsr.errors import ConfigError
-from omni_avsr.media.face import DETECTORS, PATIENCE, REDETECT, Track, Tracker, face_policy, follow_one, load_detector
-from omni_avsr.media.landmarks import KEY_POINTS, MOUTH, STABLE, Detector, Face, MediaPipeDetector, Region
+from omni_avsr.media.face import DETECTORS, face_policy, follow_one, load_detector
+from omni_avsr.media.landmarks import KEY_POINTS, MOUTH, STABLE, Detector, MediaPipeDetector
+from omni_avsr.media.tracks import PATIENCE, REDETECT
+from tests.media.stage import Scene, Stage
 
 # ---- the detectors -----------------------------------------------------------------------------
 
@@ -98,36 +99,7 @@ def test_names_that_do_not_exist_suggest_the_nearest() -> None:
             face_policy(wrong)
 
 
-# ---- through time ------------------------------------------------------------------------------
-
-Scene = list[dict[str, tuple[float, float, float]]]  # of each frame: who is where, x, y, size
-
-
-class Stage:
-    """A detector that knows the scene; pictures carry their number in the first pixels."""
-
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
-        self.looks = 0
-
-    def pictures(self) -> list[np.ndarray]:
-        return [np.full((1, 1, 3), (n // 256, n % 256, 0), np.uint8) for n in range(len(self.scene))]
-
-    def _people(self, picture: np.ndarray) -> dict[str, tuple[float, float, float]]:
-        return self.scene[int(picture[0, 0, 0]) * 256 + int(picture[0, 0, 1])]
-
-    def detect(self, picture: np.ndarray) -> list[Region]:
-        self.looks += 1
-        return [Region(np.array([x, y]), size) for x, y, size in self._people(picture).values()]
-
-    def face(self, picture: np.ndarray, region: Region) -> Face | None:
-        people = self._people(picture)
-        near = [w for w, (x, y, s) in people.items() if np.hypot(x - region.centre[0], y - region.centre[1]) < s / 2]
-        if not near:
-            return None
-        x, y, size = people[near[0]]
-        box = np.array([x - size / 2, y - size / 2, size, size], np.float32)
-        return Face(np.full((10, 2), (x, y), np.float32), box, Region(np.array([x, y]), size))
+# ---- one of several ----------------------------------------------------------------------------
 
 
 def followed(scene: Scene, policy: str = "largest") -> list[str]:
@@ -185,23 +157,3 @@ def test_nobody_is_looked_for_while_the_face_is_seen() -> None:
     empty = Stage([{}] * 200)
     list(follow_one(empty.pictures(), face_policy("largest"), empty))
     assert empty.looks == 200 / REDETECT
-
-
-@settings(deadline=None, max_examples=30)
-@given(moves=st.lists(st.tuples(st.integers(-20, 20), st.integers(-20, 20)), min_size=1, max_size=20))
-def test_ids_stay_with_people(moves: list[tuple[int, int]]) -> None:
-    scene: Scene = [{"a": (200, 200, 60), "b": (600, 200, 60)}]
-    for dx, dy in moves:
-        scene.append({who: (x + dx, y + dy, s) for who, (x, y, s) in scene[-1].items()})
-    stage = Stage(scene)
-    tracker: Callable[..., list[Track]] = Tracker(stage).look
-    known: list[Track] = []
-    seen = []
-    for picture in stage.pictures():
-        for track in known:
-            track.missing += 1  # as if every one had been lost in between
-        known = tracker(picture, known)
-        seen.append({track.id for track in known})
-        left = min(known, key=lambda track: track.face.points[0, 0])
-        assert left.id == 0
-    assert all(ids == {0, 1} for ids in seen)

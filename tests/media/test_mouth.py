@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 import omni_avsr.media.mouth as mouth_module
 from omni_avsr.config import PreprocessConfig
-from omni_avsr.media.face import REDETECT
 from omni_avsr.media.landmarks import Face, MediaPipeDetector, Region
-from omni_avsr.media.mouth import GAP, POINTS, REACH, TEMPLATE, mouth_stream, mouths
+from omni_avsr.media.mouth import GAP, REACH, all_mouths, mouth_stream, mouths
+from omni_avsr.media.template import POINTS, TEMPLATE
+from omni_avsr.media.tracks import REDETECT
 from omni_avsr.types import MOUTH_SIZE
 
 LIPS = np.array([(-24.0, 70.0), (24.0, 70.0), (0.0, 68.0), (0.0, 72.0)])
@@ -56,7 +57,7 @@ class Puppet:
             matrix = np.eye(2, 3) if place is None else place
             yield cv2.warpAffine(PICTURE, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
-    def detect(self, picture: np.ndarray) -> list[Region]:
+    def detect(self, picture: np.ndarray, deep: bool = False) -> list[Region]:
         return [] if self.places[self.shown] is None else [Region(np.array([150.0, 160.0]), 100.0)]
 
     def face(self, picture: np.ndarray, region: Region) -> Face | None:
@@ -187,6 +188,30 @@ def test_the_stream_is_the_whole_with_a_bounded_look_ahead() -> None:
         assert np.array_equal(mouth.crop, whole.crops[number])
         assert mouth.found == whole.found[number]
     assert number == 119
+
+
+def test_all_mouths_of_a_lonely_face_are_its_mouths() -> None:
+    places = [None if 30 <= n < 36 or 60 <= n < 90 else placed(x=n % 7) for n in range(120)]
+    whole = crops(list(places))
+    puppet = Puppet(list(places))
+    number = -1
+    for number, seen in enumerate(all_mouths(puppet.frames(), detector=puppet)):
+        assert puppet.shown - number <= GAP + REACH + 1
+        assert set(seen) <= {0}
+        assert (0 in seen) == whole.found[number]
+        assert 0 not in seen or np.array_equal(seen[0].crop, whole.crops[number])
+    assert number == 119
+
+
+def test_all_mouths_of_two_are_those_of_each(mediapipe: MediaPipeDetector, pair: Any) -> None:
+    frames = pair[0].frames
+    seen = list(all_mouths(frames, detector=mediapipe))
+    assert [sorted(frame) for frame in seen] == [[0, 1]] * len(frames)
+    for id, mouth in seen[0].items():
+        x, y = mouth.box[:2] + mouth.box[2:] / 2
+        alone = mouths(frames, face=f"{x - 20:.0f},{y - 20:.0f},40,40", detector=mediapipe)
+        together = np.stack([frame[id].crop for frame in seen])
+        assert np.abs(alone.crops.astype(int) - together).mean() < 1  # the first look differs, so not to the bit
 
 
 def test_memory_does_not_grow_with_the_video() -> None:

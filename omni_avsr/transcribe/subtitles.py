@@ -1,44 +1,27 @@
 """The writers: a transcript as whisper's txt, srt, vtt, tsv or json, to the byte.
 
-Every writer is a pure function from a transcript to text and a row of `WRITERS`. `save` puts the text on disk.
+Every writer is a pure function from a transcript and the wished lines to text, and a row of `WRITERS`. `save` puts the
+text on disk. Where speakers are known they are named: whisperX's `[A]: ` in txt and srt, its `speaker` in json, and
+WebVTT's own voice tag in vtt.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from omni_avsr.errors import ConfigError, nearest
+from omni_avsr.transcribe.cues import WHOLE, Lines, cues, one_line
 
 if TYPE_CHECKING:  # types imports torch; the command line needs only the names of the formats
     from omni_avsr.types import Segment, Transcript
 
 MEL_FRAMES_PER_SECOND = 100  # whisper's `seek` counts these
-
-
-@dataclass(frozen=True)
-class Cue:
-    """One subtitle: what is shown from `start` to `end` seconds."""
-
-    start: float
-    end: float
-    text: str
-
-
-def cues(transcript: Transcript) -> Iterator[Cue]:
-    """One cue per segment; timed by its first and last word where words are known, as whisper does."""
-    for segment in transcript.segments:
-        start, end = segment.start, segment.end
-        if segment.words:
-            start, end = segment.words[0].start, segment.words[-1].end
-        yield Cue(start, end, _one_line(segment.text).replace("-->", "->"))
 
 
 def timestamp(seconds: float, always_hours: bool = False, decimal: str = ".") -> str:
@@ -53,35 +36,38 @@ def timestamp(seconds: float, always_hours: bool = False, decimal: str = ".") ->
 # ---- the formats -----------------------------------------------------------------------------
 
 
-def txt(transcript: Transcript) -> str:
+def txt(transcript: Transcript, lines: Lines = WHOLE) -> str:
     """One segment a line."""
-    return "".join(f"{_one_line(segment.text)}\n" for segment in transcript.segments)
+    return "".join(f"{spoken(s.speaker, one_line(s.text))}\n" for s in transcript.segments)
 
 
-def srt(transcript: Transcript) -> str:
+def srt(transcript: Transcript, lines: Lines = WHOLE) -> str:
     """SubRip: numbered from 1, hours always written, a comma before the milliseconds."""
     return "".join(
-        f"{number}\n{timestamp(cue.start, True, ',')} --> {timestamp(cue.end, True, ',')}\n{cue.text}\n\n"
-        for number, cue in enumerate(cues(transcript), start=1)
+        f"{number}\n{timestamp(cue.start, True, ',')} --> {timestamp(cue.end, True, ',')}\n"
+        f"{spoken(cue.speaker, cue.text)}\n\n"
+        for number, cue in enumerate(cues(transcript, lines), start=1)
     )
 
 
-def vtt(transcript: Transcript) -> str:
+def vtt(transcript: Transcript, lines: Lines = WHOLE) -> str:
     """WebVTT."""
-    body = (f"{timestamp(cue.start)} --> {timestamp(cue.end)}\n{cue.text}\n\n" for cue in cues(transcript))
-    return "WEBVTT\n\n" + "".join(body)
+    return "WEBVTT\n\n" + "".join(
+        f"{timestamp(cue.start)} --> {timestamp(cue.end)}\n{voice(cue.speaker, cue.text)}\n\n"
+        for cue in cues(transcript, lines)
+    )
 
 
-def tsv(transcript: Transcript) -> str:
+def tsv(transcript: Transcript, lines: Lines = WHOLE) -> str:
     """Start, end (whole milliseconds: no locale can break them) and text, between tabs."""
     rows = (
-        f"{round(1000 * segment.start)}\t{round(1000 * segment.end)}\t{_one_line(segment.text).replace(chr(9), ' ')}\n"
+        f"{round(1000 * segment.start)}\t{round(1000 * segment.end)}\t{one_line(segment.text).replace(chr(9), ' ')}\n"
         for segment in transcript.segments
     )
     return "start\tend\ttext\n" + "".join(rows)
 
 
-def as_json(transcript: Transcript) -> str:
+def as_json(transcript: Transcript, lines: Lines = WHOLE) -> str:
     """Whisper's result as JSON; what only this project knows is under the key `av` of each segment."""
     return json.dumps(
         {
@@ -118,12 +104,24 @@ def segment_json(segment: Segment) -> dict[str, Any]:
     return out
 
 
-def _one_line(text: str) -> str:
-    # a line break inside a segment would end the line, the row or the cue
-    return re.sub(r"\s*[\r\n]+\s*", " ", text).strip()
+def spoken(speaker: str | None, text: str) -> str:
+    """`text` after its speaker's name, as whisperX writes it."""
+    return text if speaker is None else f"[{speaker}]: {text}"
 
 
-WRITERS: dict[str, Callable[[Transcript], str]] = {"txt": txt, "vtt": vtt, "srt": srt, "tsv": tsv, "json": as_json}
+def voice(speaker: str | None, text: str) -> str:
+    """`text` in WebVTT's voice tag."""
+    return text if speaker is None else f"<v {speaker}>{text}</v>"
+
+
+class Writer(Protocol):
+    """A transcript as text."""
+
+    def __call__(self, transcript: Transcript, lines: Lines = WHOLE) -> str:
+        """The whole file."""
+
+
+WRITERS: dict[str, Writer] = {"txt": txt, "vtt": vtt, "srt": srt, "tsv": tsv, "json": as_json}
 
 
 # ---- files -----------------------------------------------------------------------------------
@@ -138,7 +136,7 @@ def formats(name: str) -> tuple[str, ...]:
     return (name,)
 
 
-def save(transcript: Transcript, folder: Path, stem: str, kinds: Sequence[str]) -> list[Path]:
+def save(transcript: Transcript, folder: Path, stem: str, kinds: Sequence[str], lines: Lines = WHOLE) -> list[Path]:
     """Writes `folder/stem.kind` for every kind, UTF-8; each appears whole or not at all. Returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -146,7 +144,7 @@ def save(transcript: Transcript, folder: Path, stem: str, kinds: Sequence[str]) 
         path = folder / f"{stem}.{kind}"
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            beside.write_text(WRITERS[kind](transcript), encoding="utf-8", newline="\n")
+            beside.write_text(WRITERS[kind](transcript, lines), encoding="utf-8", newline="\n")
             os.replace(beside, path)
         finally:
             beside.unlink(missing_ok=True)

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omni_avsr.errors import ConfigError
-from omni_avsr.transcribe.subtitles import WRITERS, cues, formats, output_stems, save, timestamp
+from omni_avsr.transcribe.cues import cues
+from omni_avsr.transcribe.subtitles import WRITERS, formats, output_stems, save, timestamp
 from omni_avsr.types import Segment, Transcript, TranscriptionInfo, Word
 
 INFO = TranscriptionInfo(duration=7300.0, task="avsr", audio_rate=4, video_rate=2)
@@ -145,11 +146,10 @@ def test_json_has_whispers_keys_and_ours_under_av() -> None:
 
 def test_words_give_the_cue_its_times_and_json_its_words() -> None:
     words = (Word(0.5, 0.8, " bin", 0.9), Word(0.9, 1.25, " blue", 0.8))
-    transcript = Transcript((Segment(0, 0.0, 3.0, "bin blue", words=words, speaker="A"),), INFO)
+    transcript = Transcript((Segment(0, 0.0, 3.0, "bin blue", words=words),), INFO)
     assert WRITERS["vtt"](transcript) == "WEBVTT\n\n00:00.500 --> 00:01.250\nbin blue\n\n"
     segment = json.loads(WRITERS["json"](transcript))["segments"][0]
     assert segment["words"][1] == {"word": " blue", "start": 0.9, "end": 1.25, "probability": 0.8}
-    assert segment["speaker"] == "A"
 
 
 @pytest.mark.parametrize("kind", WRITERS)

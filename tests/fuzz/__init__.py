@@ -1,0 +1,1 @@
+"""Damaged containers: whatever is fed to the program, it answers."""

@@ -7,11 +7,7 @@ and logs to standard error. Exit codes: 0 all done, 1 something failed, 2 not un
 from __future__ import annotations
 
 import logging
-import os
-import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +16,7 @@ from typer.core import TyperCommand
 from omni_avsr import __version__
 from omni_avsr.cli.arguments import Spelling, normalise
 from omni_avsr.cli.evaluate import evaluate
+from omni_avsr.cli.logs import logged, unexpected, with_options
 from omni_avsr.cli.models import import_, info
 from omni_avsr.cli.prepare import prepare
 from omni_avsr.cli.train import train
@@ -34,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "info": info,
     "import": import_,
 }
+log = logging.getLogger(__name__)
 INTERRUPTED = 130  # 128 + SIGINT, as shells count; TrainingInterrupted has the same
 
 
@@ -45,40 +43,21 @@ class Command(TyperCommand):
         return super().parse_args(ctx, normalise(args, Spelling.of(self.params)))
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command; `--verbose` or OMNI_AVSR_DEBUG shows tracebacks and every log line."""
-        debug = bool(ctx.params.get("verbose")) or bool(os.environ.get("OMNI_AVSR_DEBUG"))
-        try:
-            with _logging(debug):
+        """Runs the command; what goes wrong is one sentence, with its traceback under `--verbose`."""
+        with logged(ctx.params):
+            try:
                 return super().invoke(ctx)
-        except (OmniAVSRError, OSError) as error:
-            if isinstance(error, BrokenPipeError):
+            except (BrokenPipeError, typer.Exit, typer.Abort):
                 raise  # `| head` is no failure; click ends quietly
-            if debug:
-                traceback.print_exc()
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(getattr(error, "exit_code", 1)) from None
-        except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-
-
-@contextmanager
-def _logging(debug: bool) -> Iterator[None]:
-    """The library's log lines go to standard error while a command runs; afterwards all is as it was."""
-    # before torch and transformers are imported: they read these once
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if debug else "1")
-    log = logging.getLogger("omni_avsr")
-    level = log.level
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(name)s: %(message)s" if debug else "%(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.DEBUG if debug else logging.INFO)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
+            except (OmniAVSRError, OSError) as error:
+                log.error("error: %s", error, exc_info=True)
+                raise typer.Exit(getattr(error, "exit_code", 1)) from None
+            except KeyboardInterrupt:
+                log.error("interrupted")
+                raise typer.Exit(INTERRUPTED) from None
+            except Exception as error:
+                log.error("error: %s", unexpected(error), exc_info=True)
+                raise typer.Exit(1) from None
 
 
 def _version(wanted: bool) -> None:
@@ -105,7 +84,7 @@ def _root(
 
 
 for _name, _function in COMMANDS.items():
-    app.command(_name, cls=Command)(_function)
+    app.command(_name, cls=Command)(with_options(_function))
 
 
 def main() -> None:

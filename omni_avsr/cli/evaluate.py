@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from omni_avsr.cli.options import BatchSize, BeamSize, Device, Model, Offline, Out, Verbose
+from omni_avsr.cli.options import BatchSize, BeamSize, Device, Model, Offline, Out
 from omni_avsr.errors import ConfigError
 
 
@@ -45,7 +45,6 @@ def evaluate(
     batch_size: BatchSize = 16,
     device: Device = "auto",
     offline: Offline = False,
-    verbose: Verbose = False,
 ) -> None:
     """Word error rates for every combination of tasks, rates and noise: results.json, utterances.jsonl, report.html."""
     levels = [_snr(text) for text in snrs or ["clean"]]

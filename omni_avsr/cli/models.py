@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from omni_avsr.cli.options import Offline, Out, Verbose
+from omni_avsr.cli.options import Offline, Out
 
 _TRAINED = "As in the training command; only where the file does not tell."
 
@@ -18,7 +18,6 @@ def info(
     model: Annotated[str, typer.Argument(help="'default', a model folder, or a hub id.")] = "default",
     as_json: Annotated[bool, typer.Option("--json/--no_json", help="Everything, for programs.")] = False,
     offline: Offline = False,
-    verbose: Verbose = False,
 ) -> None:
     """What a model is: tasks, rates, parts and their sizes, where it comes from, quirks in force."""
     from omni_avsr.checkpoints import model_info
@@ -70,7 +69,6 @@ def import_(
     video_heads: Annotated[int | None, typer.Option("--video_heads", help=_TRAINED)] = None,
     bf16: Annotated[bool, typer.Option("--bf16/--no_bf16", help="Round as the official bfloat16 run.")] = False,
     offline: Offline = False,
-    verbose: Verbose = False,
 ) -> None:
     """Turn a published checkpoint into a model folder of this project."""
     from omni_avsr.checkpoints.official import import_checkpoint

@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from omni_avsr.tasks import TASKS
+
+
+def choices(*names: str) -> dict[str, Any]:
+    """What an option says of its values in the help, and what the shell completes. The library checks them."""
+    return {"metavar": "|".join(names), "autocompletion": lambda: list(names)}
+
+
 Verbose = Annotated[bool, typer.Option("--verbose/--no_verbose", help="Show tracebacks and every log line.")]
 Offline = Annotated[bool, typer.Option("--offline/--no_offline", help="Fetch nothing; say what is missing.")]
-Model = Annotated[str, typer.Option("--model", metavar="default|DIR|HUB_ID", help="The model.")]
-Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda|cuda:N", help="Where it runs.")]
+Model = Annotated[
+    str, typer.Option("--model", metavar="default|DIR|HUB_ID", autocompletion=lambda: ["default"], help="The model.")
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda|cuda:N",
+        autocompletion=lambda: ["auto", "cpu", "cuda"],
+        help="Where it runs.",
+    ),
+]
 BeamSize = Annotated[int, typer.Option("--beam_size", min=1, help="Hypotheses kept in search; 1 = greedy.")]
 BatchSize = Annotated[int, typer.Option("--batch_size", min=1, help="Stretches of speech decoded together.")]
 Out = Annotated[Path, typer.Option("--output_dir", "-o", metavar="DIR", help="Where results go.")]
+Task = Annotated[
+    str,
+    typer.Option("--task", **choices("auto", *TASKS), help="Listen (asr), read lips (vsr), both, or what is there."),
+]
+AudioRate = Annotated[
+    int | None,
+    typer.Option("--audio_rate", min=1, show_default="the finest", help="Audio frames (50/s) per token."),
+]
+VideoRate = Annotated[
+    int | None,
+    typer.Option("--video_rate", min=1, show_default="the finest", help="Video frames (25/s) per token."),
+]
+Face = Annotated[str, typer.Option("--face", metavar="largest|x,y,w,h", help="Which of several faces.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from omni_avsr.cli.options import Offline, Out, Verbose
+from omni_avsr.cli.options import Offline, Out
 
 
 def prepare(
@@ -30,7 +30,6 @@ def prepare(
     ] = "auto",
     workers: Annotated[int | None, typer.Option(show_default="one per core", help="Processes; 0 = this one.")] = None,
     offline: Offline = False,
-    verbose: Verbose = False,
 ) -> None:
     """Turn a corpus into OUT/manifest.jsonl, ready for train and evaluate."""
     from omni_avsr.data.prepare import prepare as run

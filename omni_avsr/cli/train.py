@@ -8,11 +8,20 @@ from typing import Annotated
 
 import typer
 
-from omni_avsr.cli.options import Verbose
+
+def _recipes() -> list[str]:
+    from omni_avsr.config import recipes
+
+    return list(recipes())
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name or TOML file; 'omni-avsr train list' names them.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=_recipes, help="A recipe's name or TOML file; 'omni-avsr train list' names them."
+        ),
+    ],
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change knobs: --set train.lr=1e-3 data.train='[\"m.jsonl\"]'"),
@@ -24,7 +33,6 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--output_dir", "-o", show_default="runs/NAME", help="Folder of the run.")
     ] = None,
-    verbose: Verbose = False,
 ) -> None:
     """Train a model from a recipe; with several processes under: torchrun --nproc_per_node N -m omni_avsr train ..."""
     from omni_avsr.config import load_recipe, recipes

@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import glob
 import logging
-import os
 import sys
-import traceback
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from omni_avsr.cli.options import BatchSize, BeamSize, Device, Model, Offline, Out, Verbose
+from omni_avsr.cli.logs import facts, gathered, unexpected, watched
+from omni_avsr.cli.options import (
+    AudioRate,
+    BatchSize,
+    BeamSize,
+    Device,
+    Face,
+    Model,
+    Offline,
+    Out,
+    Task,
+    VideoRate,
+    choices,
+)
 from omni_avsr.errors import ConfigError, OmniAVSRError
-from omni_avsr.transcribe.subtitles import WRITERS, formats, output_stems, save, timestamp
+from omni_avsr.transcribe.cues import Lines
+from omni_avsr.transcribe.subtitles import WRITERS, formats, output_stems, save, spoken, timestamp
 
 if TYPE_CHECKING:
     from omni_avsr.transcribe.transcriber import Request, Transcriber
-    from omni_avsr.types import Segment, TranscriptionInfo
+    from omni_avsr.types import Segment
 
 log = logging.getLogger("omni_avsr.cli")
+
+_subtitles = partial(typer.Option, rich_help_panel="Lines of srt and vtt (with --word_timestamps)")
+Advance = Callable[[float], None]  # seconds of the file that are done
 
 
 @dataclass(frozen=True)
@@ -34,32 +51,42 @@ class Job:
     stem: str
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What is written."""
+
+    folder: Path
+    kinds: tuple[str, ...]
+    lines: Lines
+
+    def paths(self, job: Job) -> list[Path]:
+        """The files of a job."""
+        return [self.folder / f"{job.stem}.{kind}" for kind in self.kinds]
+
+
 def transcribe(
     inputs: Annotated[list[str], typer.Argument(metavar="FILE|DIR...", help="Audio or video files, folders, globs.")],
     model: Model = "default",
-    task: Annotated[
-        str,
-        typer.Option("--task", metavar="auto|asr|vsr|avsr", help="Listen, read lips, or both; auto = what is there."),
-    ] = "auto",
-    audio_rate: Annotated[
-        int | None,
-        typer.Option("--audio_rate", min=1, show_default="the finest", help="Audio frames (50/s) per token."),
-    ] = None,
-    video_rate: Annotated[
-        int | None,
-        typer.Option("--video_rate", min=1, show_default="the finest", help="Video frames (25/s) per token."),
-    ] = None,
+    task: Task = "auto",
+    audio_rate: AudioRate = None,
+    video_rate: VideoRate = None,
     beam_size: BeamSize = 5,
     device: Device = "auto",
     batch_size: BatchSize = 8,
     output_dir: Out = Path("."),
     output_format: Annotated[
-        str, typer.Option("--output_format", "-f", metavar="|".join((*WRITERS, "all")), help="What is written.")
+        str, typer.Option("--output_format", "-f", **choices(*WRITERS, "all"), help="What is written.")
     ] = "all",
     word_timestamps: Annotated[
         bool, typer.Option("--word_timestamps/--no_word_timestamps", help="Time of every word.")
     ] = False,
-    face: Annotated[str, typer.Option("--face", metavar="largest|x,y,w,h", help="Which of several faces.")] = "largest",
+    max_line_width: Annotated[int | None, _subtitles("--max_line_width", help="Characters in a line.", min=1)] = None,
+    max_line_count: Annotated[int | None, _subtitles("--max_line_count", help="Lines in a cue.", min=1)] = None,
+    max_words_per_line: Annotated[int | None, _subtitles("--max_words_per_line", help="Words in a cue.", min=1)] = None,
+    highlight_words: Annotated[
+        bool, _subtitles("--highlight_words/--no_highlight_words", help="Underline the word that is being said.")
+    ] = False,
+    face: Face = "largest",
     save_crops: Annotated[
         Path | None, typer.Option("--save_crops", metavar="DIR", help="Keep what the model saw, as small videos.")
     ] = None,
@@ -67,13 +94,13 @@ def transcribe(
         bool, typer.Option("--skip_existing/--no_skip_existing", help="Leave files alone whose outputs are all there.")
     ] = False,
     offline: Offline = False,
-    verbose: Verbose = False,
 ) -> None:
     """Turn speech into text: subtitles, JSON and plain text, from any audio or video file."""
-    kinds = formats(output_format)
+    lines = _lines(max_line_width, max_line_count, max_words_per_line, highlight_words, word_timestamps)
+    outputs = Outputs(output_dir, formats(output_format), lines)
     jobs = find_jobs(inputs)
     if skip_existing:
-        jobs = [job for job in jobs if not all((output_dir / f"{job.stem}.{kind}").exists() for kind in kinds)]
+        jobs = [job for job in jobs if not all(path.exists() for path in outputs.paths(job))]
     if not jobs:
         log.warning("nothing to do: every output exists already")
         return
@@ -82,10 +109,27 @@ def transcribe(
     request = Request(task, audio_rate, video_rate, beam_size, face, batch_size, word_timestamps, save_crops)
     transcriber = Transcriber(model, device=device, offline=offline)
     transcriber.check(request)
-    failed = sum(not _attempt(transcriber, job, request, output_dir, kinds, verbose) for job in jobs)
+    failed = 0
+    with _bar() as begin:
+        for number, job in enumerate(jobs, start=1):
+            title = job.source.name if len(jobs) == 1 else f"[{number}/{len(jobs)}] {job.source.name}"
+            failed += not _attempt(transcriber, job, request, outputs, partial(begin, title))
     if failed:
-        typer.echo(f"{failed} of {len(jobs)} files failed", err=True)
+        log.error("%d of %d files failed", failed, len(jobs), extra=facts(failed=failed, files=len(jobs)))
         raise typer.Exit(1)
+
+
+def _lines(width: int | None, count: int | None, words: int | None, highlight: bool, timed: bool) -> Lines:
+    """The layout; refused or warned of as whisper does, where it could have no effect."""
+    lines = Lines(width, count, words, highlight)
+    if lines != Lines() and not timed:
+        given = next(name for name, value in vars(lines).items() if value)
+        raise ConfigError(f"--{given} needs the times of words: add --word_timestamps True")
+    if count and not width:
+        log.warning("--max_line_count has no effect without --max_line_width")
+    if words and not lines.keeps_segments:
+        log.warning("--max_words_per_line has no effect beside --max_line_width and --max_line_count")
+    return lines
 
 
 def find_jobs(inputs: Sequence[str]) -> list[Job]:
@@ -126,58 +170,66 @@ def _media_in(folder: Path) -> list[Path]:
 # ---- one file --------------------------------------------------------------------------------
 
 
-def _attempt(
-    transcriber: Transcriber, job: Job, request: Request, folder: Path, kinds: Sequence[str], verbose: bool
-) -> bool:
-    """Whether the file was transcribed; otherwise one line on standard error says why not."""
+def _attempt(transcriber: Transcriber, job: Job, request: Request, outputs: Outputs, advance: Advance) -> bool:
+    """Whether the file was transcribed. A file with a problem is one line on standard error, whatever it has."""
     try:
-        _transcribe_one(transcriber, job, request, folder, kinds)
+        with gathered() as notes:
+            _transcribe_one(transcriber, job, request, outputs, advance)
     except BrokenPipeError:
         raise
-    except (OmniAVSRError, OSError) as error:
-        if verbose or os.environ.get("OMNI_AVSR_DEBUG"):
-            traceback.print_exc()
-        typer.echo(f"failed: {job.source}: {error}", err=True)
+    except Exception as error:
+        foreseen = isinstance(error, OmniAVSRError | OSError)
+        reason = str(error) if foreseen else unexpected(error)
+        log.error("failed: %s: %s", job.source, reason, exc_info=True, extra=facts(file=job.source, error=reason))
         return False
+    if notes:
+        # what is said of a file names it already; here the name stands in front
+        said = [note.removeprefix(f"'{job.source}'").removeprefix(":").strip() for note in dict.fromkeys(notes)]
+        log.warning("note: %s: %s", job.source, "; ".join(said), extra=facts(file=job.source, notes=said))
     return True
 
 
-def _transcribe_one(transcriber: Transcriber, job: Job, request: Request, folder: Path, kinds: Sequence[str]) -> None:
+def _transcribe_one(transcriber: Transcriber, job: Job, request: Request, outputs: Outputs, advance: Advance) -> None:
     from omni_avsr.types import Transcript
 
     if request.save_crops:
         request = replace(request, save_crops=request.save_crops / job.stem)
+    began = time.perf_counter()
+    advance(0.0)
     segments, info = transcriber.transcribe(job.source, **vars(request))
     done = []
-    with _progress(job, info) as advance:
-        for segment in segments:
-            done.append(segment)
-            typer.echo(line(segment))
-            advance(segment.end)
-    save(Transcript(tuple(done), info), folder, job.stem, kinds)
+    for segment in segments:
+        done.append(segment)
+        typer.echo(line(segment))
+        advance(segment.end / info.duration if info.duration else 0.0)
+    paths = save(Transcript(tuple(done), info), outputs.folder, job.stem, outputs.kinds, outputs.lines)
+    seconds = round(time.perf_counter() - began, 3)
+    news = facts(file=job.source, outputs=paths, segments=len(done), duration=info.duration, seconds=seconds)
+    log.info("done: %s: %.1f s in %.1f s", job.source, info.duration, seconds, extra=news)
 
 
 def line(segment: Segment) -> str:
     """As whisper prints it: [00:00.000 --> 00:02.960] text."""
-    return f"[{timestamp(segment.start)} --> {timestamp(segment.end)}] {segment.text}"
+    text = spoken(segment.speaker, segment.text)
+    return f"[{timestamp(segment.start)} --> {timestamp(segment.end)}] {text}"
 
 
 @contextmanager
-def _progress(job: Job, info: TranscriptionInfo) -> Iterator[Any]:
-    """A bar over the file's seconds on standard error, where that is a terminal."""
+def _bar() -> Iterator[Callable[[str, float], None]]:
+    """A bar on standard error, where somebody watches it: `show(title, share)` share = how much of a file is done."""
+    if not watched():
+        yield lambda title, share: None
+        return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:.0f}%"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    bar = Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty()
-    )
-    with bar:
-        number = bar.add_task(job.source.name, total=info.duration or None)
-        yield lambda seconds: bar.update(number, completed=seconds)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+        task = bar.add_task("", total=1.0)
+
+        def show(title: str, share: float) -> None:
+            if share == 0.0:
+                bar.reset(task, description=title)
+            bar.update(task, completed=share)
+
+        yield show

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import Result
+from typer.testing import CliRunner, Result
 
 import omni_avsr
-from omni_avsr.cli import COMMANDS
+from omni_avsr.cli import COMMANDS, app
 from omni_avsr.errors import CheckpointError, TrainingInterrupted
 from tests.clips import voice, wav
 
@@ -39,6 +39,23 @@ def test_help_starts_without_torch() -> None:
 def test_python_m_is_the_same_program() -> None:
     done = subprocess.run([sys.executable, "-m", "omni_avsr", "--version"], capture_output=True, text=True, check=False)
     assert done.stdout == f"omni-avsr {omni_avsr.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("omni-avsr tr", {"train", "transcribe"}),
+        ("omni-avsr transcribe --task ", {"auto", "asr", "vsr", "avsr"}),
+        ("omni-avsr transcribe -f s", {"srt"}),
+        ("omni-avsr train omni_s", {"omni_s", "omni_st", "omni_smop"}),
+        ("omni-avsr info --log_format ", {"text", "json"}),
+    ],
+)
+def test_the_shell_completes(monkeypatch: pytest.MonkeyPatch, typed: str, expected: set[str]) -> None:
+    monkeypatch.setenv("_OMNI_AVSR_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split(" ")) - 1))
+    assert set(CliRunner().invoke(app, prog_name="omni-avsr").stdout.split()) == expected
 
 
 # ---- evaluate --------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 from typer.testing import Result
 
 from omni_avsr.media.mouth import Mouth
+from omni_avsr.types import Word
 from tests.clips import grey, silence, video, voice, wav
 
 Run = Callable[..., Result]
@@ -26,6 +27,17 @@ def faceless(monkeypatch: pytest.MonkeyPatch) -> None:
         return (Mouth(np.zeros((96, 96), np.uint8), False, np.zeros(4, np.float32)) for _ in frames)
 
     monkeypatch.setattr("omni_avsr.transcribe.transcriber.mouth_stream", stream)
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six words, half a second each; no CTC head is needed."""
+
+    def times(texts: Sequence[str]) -> list[tuple[Word, ...]]:
+        return [tuple(Word(i / 2, i / 2 + 0.4, f" {w}", 1.0) for i, w in enumerate(t.split())) for t in texts]
+
+    monkeypatch.setattr("omni_avsr.transcribe.recognition.word_times", lambda m, e, texts, *_: times(texts))
+    monkeypatch.setattr("omni_avsr.transcribe.transcriber.Transcriber.check", lambda *_: None)
 
 
 def test_all_formats_beside_the_text_on_the_screen(run: Run, model_folder: Path, tmp_path: Path) -> None:
@@ -120,6 +132,36 @@ def test_a_rate_that_was_not_trained_stops_before_the_first_file(run: Run, model
     result = run("transcribe", "clip.wav", "--model", model_folder, "--audio_rate", 7)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "error: audio_rate = 7: this model was trained for 4, 16\n"
+
+
+def test_lines_of_subtitles_as_whisper_types_them(run: Run, words: None, model_folder: Path, tmp_path: Path) -> None:
+    wav(tmp_path / "clip.wav", voice())
+    asked = ("--word_timestamps", "True", "--max_line_width", "12", "--max-line-count", "1")
+    assert run("transcribe", "clip.wav", "--model", model_folder, "-f", "srt", *asked).exit_code == 0
+    cues = [block.splitlines()[2] for block in (tmp_path / "clip.srt").read_text().split("\n\n") if block]
+    assert cues == ["bin blue at", "f two now"]
+    marked = run(
+        "transcribe", "clip.wav", "--model", model_folder, "-f", "vtt", *asked[:2], "--highlight_words", "True"
+    )
+    assert marked.exit_code == 0
+    assert "<u>bin</u> blue at f two now" in (tmp_path / "clip.vtt").read_text()
+
+
+@pytest.mark.parametrize("option", ["--max_line_width", "--max_line_count", "--max_words_per_line"])
+def test_line_options_need_word_times(run: Run, option: str) -> None:
+    result = run("transcribe", "clip.wav", option, 3)
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"error: {option} needs the times of words: add --word_timestamps True\n",
+    )
+
+
+def test_line_options_without_effect_are_said(run: Run, words: None, model_folder: Path, tmp_path: Path) -> None:
+    wav(tmp_path / "clip.wav", voice())
+    base = ("transcribe", "clip.wav", "--model", model_folder, "-f", "srt", "--word_timestamps")
+    assert "has no effect without --max_line_width" in run(*base, "--max_line_count", 2).stderr
+    beside = run(*base, "--max_line_count", 2, "--max_line_width", 9, "--max_words_per_line", 2)
+    assert "--max_words_per_line has no effect" in beside.stderr
 
 
 def test_existing_outputs_are_left_alone(run: Run, model_folder: Path, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ class Dropped:
     id: str
     media: str
     reason: str
+    filter: str = "unusable"  # which rule: unusable, double, length, face, mouth, sync, agreement, speech
 
 
 # ---- GRID --------------------------------------------------------------------------------------

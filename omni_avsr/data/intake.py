@@ -18,6 +18,7 @@ import numpy as np
 from omni_avsr.data.corpora import Dropped
 from omni_avsr.data.manifest import Row
 from omni_avsr.data.mouth_store import SUFFIX, read_note, write_store
+from omni_avsr.data.sync import curve
 from omni_avsr.errors import DataError, InputError, NoFaceError, OmniAVSRError
 from omni_avsr.media.face import load_detector
 from omni_avsr.media.landmarks import Detector
@@ -29,6 +30,11 @@ from omni_avsr.types import FPS, MOUTH_SIZE, SAMPLES_PER_FRAME, MediaInfo
 logger = logging.getLogger(__name__)
 
 STORES = "mouths"  # folder of the mouth files, beside the manifest
+MOUTH_PER_FACE = 0.38  # width of a mouth at rest over that of the detector's box, measured on GRID
+
+
+class _TooLong(DataError):
+    """An utterance longer than wanted."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,9 @@ class PrepareOptions:
     face: str = "largest"  # which of several faces (media.face.POLICIES)
     min_face: float = 0.8  # smallest share of frames with a face
     faceless: Literal["drop", "audio"] = "drop"  # what becomes of a video with less: nothing, or a row to listen to
+    min_mouth: float = 0.0  # pixels; smallest width of the mouth in the video
+    max_offset: float = 0.2  # seconds that lips and sound may be apart, judged file by file; 0 = any
+    max_wer: float = 1.0  # between a transcript and what a listener hears; 1 = any
     max_seconds: float = 30.0  # longer utterances are dropped; subtitles would cut them into sentences
     dev_share: float = 0.05  # of the rows that come without a split
     test_share: float = 0.0
@@ -57,6 +66,8 @@ class Outcome:
     row: Row | None = None
     dropped: Dropped | None = None
     share: float | None = None  # of frames with a face
+    mouth: float | None = None  # pixels: its width in the video, half of the frames have more
+    sync: tuple[float, ...] = ()  # data.sync.curve of the row
     warnings: tuple[str, ...] = field(default=())
 
 
@@ -68,6 +79,10 @@ def finish(row: Row, out: Path, options: PrepareOptions) -> Outcome:
             if media.info.has_video and (options.mouths or _is_mouth(media.info)):
                 return _with_mouths(row, media, out, options)
             return Outcome(row.id, replace(row, frames=max(1, round(seconds * FPS))))
+    except _TooLong as error:
+        return drop(row, str(error), "length")
+    except NoFaceError as error:
+        return drop(row, str(error), "face")
     except (InputError, DataError) as error:
         return drop(row, str(error))
     except OmniAVSRError:
@@ -103,6 +118,8 @@ def _with_mouths(row: Row, media: MediaFile, out: Path, options: PrepareOptions)
     frames = len(crops) or -(-len(audio if audio is not None else ()) // SAMPLES_PER_FRAME)
     note = {"made_from": _made_from(row, options), "frames": frames, "share": round(share, 4), "lost_frames": lost}
     note |= {"ready": True} if ready else {}
+    if visible:
+        note |= _seen(seen.boxes[: len(crops)], crops, audio)
     target = _store_of(row, out)
     write_store(target, crops if visible else None, audio, found if visible else None, note, options.codec)
     return _outcome(row, target, note)
@@ -114,9 +131,10 @@ def _is_mouth(info: MediaInfo) -> bool:
 
 
 def sound_of(row: Row, media: MediaFile) -> np.ndarray | None:
-    """(S,) float32, the row's sound from its open media; that of a silent video may lie in a .wav beside it."""
-    beside = row.media.with_suffix(".wav")
-    with contextlib.nullcontext(media) if media.info.has_audio or not beside.is_file() else open_media(beside) as heard:
+    """(S,) float32, the row's sound: of its audio file, of its open media, or of a .wav beside a silent video."""
+    own = media.info.has_audio and row.audio is None
+    other = row.audio or row.media.with_suffix(".wav")
+    with contextlib.nullcontext(media) if own or not other.is_file() else open_media(other) as heard:
         blocks = list(heard.audio_blocks(row.start, row.end))
     return np.concatenate(blocks) if blocks else None
 
@@ -126,12 +144,28 @@ def _outcome(row: Row, store: Path, note: dict[str, Any]) -> Outcome:
     if note["lost_frames"] > FPS // 2:
         seconds = note["lost_frames"] / FPS
         warnings.append(f"{row.id}: one stream is {seconds:.1f} s longer than the other; cut to the shorter")
-    return Outcome(row.id, replace(row, mouths=store, frames=note["frames"]), None, note["share"], tuple(warnings))
+    return Outcome(
+        row.id,
+        replace(row, mouths=store, frames=note["frames"]),
+        share=note["share"],
+        mouth=note.get("mouth"),
+        sync=tuple(note.get("sync", ())),
+        warnings=tuple(warnings),
+    )
 
 
-def drop(row: Row, reason: str) -> Outcome:
+def _seen(boxes: np.ndarray, crops: np.ndarray, audio: np.ndarray | None) -> dict[str, Any]:
+    """What the filters ask of a picture."""
+    widths = boxes[np.isfinite(boxes[:, 2]), 2]
+    out: dict[str, Any] = {"mouth": round(float(np.median(widths)) * MOUTH_PER_FACE, 1)} if len(widths) else {}
+    if audio is not None:
+        out["sync"] = np.round(curve(crops, audio), 3).tolist()
+    return out
+
+
+def drop(row: Row, reason: str, filter: str = "unusable") -> Outcome:
     """The outcome of a row that cannot be used."""
-    return Outcome(row.id, dropped=Dropped(row.id, str(row.media), reason))
+    return Outcome(row.id, dropped=Dropped(row.id, str(row.media), reason, filter))
 
 
 def _level(
@@ -151,7 +185,7 @@ def _seconds(row: Row, duration: float, options: PrepareOptions) -> float:
     if seconds <= 0:
         raise DataError(f"the row is {row.start} to {row.end} s, but the file lasts {duration:.2f} s")
     if seconds > options.max_seconds:
-        raise DataError(
+        raise _TooLong(
             f"{seconds:.1f} s long; at most {options.max_seconds:g} s is wanted (--max_seconds): "
             "subtitles beside the file (srt, vtt, json) would cut it into sentences"
         )
@@ -161,6 +195,8 @@ def _seconds(row: Row, duration: float, options: PrepareOptions) -> float:
 def _made_from(row: Row, options: PrepareOptions) -> dict[str, Any]:
     """What decides a store's content; the file's size stands for its bytes."""
     source = {"media": row.media.name, "bytes": row.media.stat().st_size, "start": row.start, "end": row.end}
+    if row.audio is not None:
+        source |= {"audio": row.audio.name, "audio_bytes": row.audio.stat().st_size}
     knobs = {name: getattr(options, name) for name in ("face", "codec", "min_face", "faceless")}
     return source | knobs | {"template": TEMPLATE}
 

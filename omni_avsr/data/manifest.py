@@ -3,7 +3,8 @@
     {"id": "s1/bbaf2n", "media": "s1/bbaf2n.mp4", "text": "bin blue at f two now", "split": "train",
      "speaker": "s1", "mouths": "mouths/s1/bbaf2n.mkv", "frames": 75}
 
-`start`, `end` (seconds in `media`), `mouths` and `frames` may be missing. Keys not named here are left alone.
+`start`, `end` (seconds in `media`), `audio` (a file of its own with the sound), `mouths` and `frames` may be missing.
+Keys not named here are left alone.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Row:
     end: float | None = None  # seconds; None = to the end of `media`
     mouths: Path | None = None  # file of data.mouth_store with the crops and the audio of this row
     frames: int = 0  # length at 25/s; 0 = not measured
+    audio: Path | None = None  # a file of its own with the sound; None = it is in `media`
 
     @property
     def source(self) -> Path:
@@ -133,7 +135,7 @@ def _parse(line: str, folder: Path, where: str) -> Row:
     missing = [key for key in REQUIRED if key not in tree]
     if missing:
         raise DataError(f"{where}: missing key {', '.join(map(repr, missing))}; a row needs {', '.join(REQUIRED)}")
-    named = [key for key in (*REQUIRED, "speaker", "mouths") if tree.get(key) is not None]
+    named = [key for key in (*REQUIRED, "speaker", "audio", "mouths") if tree.get(key) is not None]
     texts = {key: _typed(tree, key, str, where) for key in named}
     empty = [key for key in ("id", "media", "split") if not texts.get(key)]
     if empty or "text" not in texts:
@@ -153,6 +155,7 @@ def _parse(line: str, folder: Path, where: str) -> Row:
         speaker=texts.get("speaker", ""),
         start=float(start),
         end=None if end is None else float(end),
+        audio=_absolute(folder, texts["audio"]) if texts.get("audio") else None,
         mouths=_absolute(folder, mouths) if mouths else None,
         frames=frames,
     )
@@ -176,6 +179,8 @@ def _plain(row: Row, folder: Path) -> dict[str, Any]:
         out["start"] = row.start
     if row.end is not None:
         out["end"] = row.end
+    if row.audio is not None:
+        out["audio"] = _relative(row.audio, folder)
     if row.mouths is not None:
         out["mouths"] = _relative(row.mouths, folder)
     if row.frames:

@@ -1,19 +1,20 @@
 """From a corpus on disk to `OUT/manifest.jsonl`: measured, cropped once if asked, divided into splits, reported.
 
 An utterance that cannot be used is dropped, with its reason in `OUT/report.json`; the others go on. Run again
-after an interruption: finished mouth files are found by their notes and not made twice.
+after an interruption: finished mouth files are found by their notes and not made twice, and what a listener heard
+stands in its journal. The manifest is written last, and is the same however often the way there was interrupted.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from omni_avsr.data.corpora import Dropped, assign_splits, folder, grid
+from omni_avsr.data.filters import sift
 from omni_avsr.data.intake import Outcome, PrepareOptions, drop, file_name, finish, resumed, shared_detector
+from omni_avsr.data.labels import Ear
+from omni_avsr.data.listener import Listener
 from omni_avsr.data.lrs import lrs2, lrs3
 from omni_avsr.data.manifest import Row, by_split, check_splits, write_manifest
 from omni_avsr.data.mouth_store import CODECS
+from omni_avsr.data.muavic import muavic
+from omni_avsr.data.normalize import basic
 from omni_avsr.data.pool import cores, each
 from omni_avsr.data.synthetic import corpus_rows
 from omni_avsr.errors import ConfigError, DataError, nearest
@@ -35,14 +41,16 @@ from omni_avsr.types import FPS
 logger = logging.getLogger(__name__)
 
 MANIFEST, REPORT = "manifest.jsonl", "report.json"
+ENDS = 1 << 16  # bytes of a file's beginning and end that tell it from others
 
 
-def prepare(kind: str, root: str | Path, out: str | Path, **options: Any) -> Path:
+def prepare(kind: str, root: str | Path, out: str | Path, listener: Listener | None = None, **options: Any) -> Path:
     """Prepares the corpus under `root`.
 
     Args:
         kind: row of `PREPARERS`.
         out: folder for manifest.jsonl, report.json and, with mouths=True, mouths/.
+        listener: labels what has no transcript, and doubts transcripts (`max_wer`); None = neither.
         options: fields of `PrepareOptions`.
 
     Returns:
@@ -58,15 +66,19 @@ def prepare(kind: str, root: str | Path, out: str | Path, **options: Any) -> Pat
     root, out = Path(root), Path(out)
     if not root.exists():
         raise DataError(f"'{root}' does not exist; expected the folder of a corpus of kind '{kind}'")
-    rows, dropped = _distinct(PREPARERS[kind](root))
+    ear = None if listener is None else Ear(listener, out)
+    found = PREPARERS[kind](root)
+    rows, dropped = _distinct(found if ear is None else ear.label(found))
     if not rows and not dropped:
         raise DataError(f"'{root}' holds nothing for 'prepare {kind}'; expected media files, or a CSV file of paths")
     out.mkdir(parents=True, exist_ok=True)
     outcomes = {outcome.id: outcome for outcome in _finished(rows, out, chosen)}
     ordered = [outcomes[row.id] for row in rows]
-    dropped += [o.dropped for o in ordered if o.dropped]
-    kept = assign_splits([o.row for o in ordered if o.row], chosen.dev_share, chosen.test_share, chosen.split_by)
+    passed, refused = sift(ordered, chosen, ear)
+    dropped += refused
+    kept = assign_splits(passed, chosen.dev_share, chosen.test_share, chosen.split_by)
     report = _report(kind, root, kept, dropped, ordered, time.monotonic() - started)
+    report["pseudo_labelled"] = sum(1 for row in kept if ear is not None and row.id in ear.labelled)
     (out / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
     if not kept:
         raise DataError(f"none of {len(dropped)} utterances in '{root}' can be used; reasons are in '{out / REPORT}'")
@@ -80,6 +92,7 @@ PREPARERS: dict[str, Callable[[Path], Iterable[Row | Dropped]]] = {
     "grid": grid,
     "lrs2": lrs2,
     "lrs3": lrs3,
+    "muavic": muavic,
     "synthetic": corpus_rows,
 }
 
@@ -129,19 +142,38 @@ def _options(kind: str, options: dict[str, Any]) -> PrepareOptions:
 
 
 def _distinct(found: Iterable[Row | Dropped]) -> tuple[list[Row], list[Dropped]]:
-    """Rows with ids and store files of their own, and what fell out so far."""
+    """Rows with ids, store files and media of their own, and what fell out so far.
+
+    The same recording under two names would be trained on and tested with, whatever the split.
+    """
     rows: list[Row] = []
     dropped: list[Dropped] = []
     taken: set[str] = set()
+    first: dict[str, Path] = {}  # content -> the file that came first
     for item in found:
         if isinstance(item, Dropped):
             dropped.append(item)
-        elif file_name(item.id) in taken:
-            dropped.append(Dropped(item.id, str(item.media), "another row before it has the same id"))
+            continue
+        content = _print(item.media)
+        if file_name(item.id) in taken:
+            dropped.append(Dropped(item.id, str(item.media), "another row before it has the same id", "double"))
+        elif first.setdefault(content, item.media) != item.media:
+            reason = f"the same recording as '{first[content]}'"
+            dropped.append(Dropped(item.id, str(item.media), reason, "double"))
         else:
             taken.add(file_name(item.id))
             rows.append(item)
     return rows, dropped
+
+
+@lru_cache(maxsize=4096)
+def _print(path: Path) -> str:
+    """A fingerprint of a file's content: its size, its first and its last 64 kB."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(ENDS)
+        file.seek(max(0, size - ENDS))
+        return hashlib.sha256(head + file.read(ENDS)).hexdigest() + f" {size}"
 
 
 def _report(
@@ -163,17 +195,30 @@ def _report(
             for name, rows in splits.items()
         },
         "mean_face_share": round(float(np.mean(shares)), 4) if shares else None,
+        "leakage": _leakage(splits),
+        "dropped_by": dict(Counter(d.filter for d in dropped).most_common()),
         "dropped": [asdict(d) for d in dropped],
         "warnings": warnings,
         "seconds": round(seconds, 1),
     }  # fmt: skip
 
 
+def _leakage(splits: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    """What the training split shares with each other one; shared recordings were refused before."""
+    train = splits.get("train", ())
+    texts, speakers = {basic(row.text) for row in train}, {row.speaker for row in train} - {""}
+    return {
+        name: {"speakers": len(speakers & {row.speaker for row in rows}),
+               "sentences": round(sum(basic(row.text) in texts for row in rows) / len(rows), 4)}
+        for name, rows in splits.items() if name != "train"
+    }  # fmt: skip
+
+
 def _say(report: dict[str, Any], out: Path) -> None:
     for warning in report["warnings"]:
         logger.warning("%s", warning)
-    reasons = Counter(re.sub(r"\d[\d.]*", "N", d["reason"])[:80] for d in report["dropped"])
-    for reason, count in reasons.most_common(5):
-        logger.warning("%d utterance(s) dropped: %s ...", count, reason)
+    examples = {d["filter"]: d["reason"] for d in reversed(report["dropped"])}
+    for name, count in report["dropped_by"].items():
+        logger.warning("%d utterance(s) dropped (%s), the first one: %s", count, name, examples[name])
     splits = ", ".join(f"{name} {part['rows']}" for name, part in report["splits"].items())
     logger.info("prepared %d utterances (%s) in '%s', %d dropped", report["rows"], splits, out, len(report["dropped"]))

@@ -20,6 +20,7 @@ from omni_avsr.media.tracks import follow_all
 from omni_avsr.media.warp import cut, patch
 from omni_avsr.types import MOUTH_SIZE, Mouths
 
+BLACK = 8  # of 255: what compression may leave of a black picture
 GAP = 12  # frames (0.48 s) without a face that are bridged; the frames of a longer gap are flagged
 REACH = 12  # frames on either side that smoothing looks at
 STEADY = 4.0  # standard deviation in frames of the smoothing of scale, turn and mouth place against the face
@@ -90,11 +91,14 @@ def mouths(
 
 
 def ready_mouths(frames: Iterable[np.ndarray]) -> Mouths:
-    """Pictures that are mouths already, (96, 96, 3) uint8 RGB, as other preparations leave them: only made grey."""
+    """Pictures that are mouths already, (96, 96, 3) uint8 RGB, as other preparations leave them: only made grey.
+
+    A black picture has no mouth: so MuAViC's preparation leaves frames in which it found no face.
+    """
     crops = [_grey(picture) for picture in frames]
     return Mouths(
         crops=np.stack(crops) if crops else np.zeros((0, MOUTH_SIZE, MOUTH_SIZE), np.uint8),
-        found=np.ones(len(crops), bool),
+        found=np.array([crop.max() > BLACK for crop in crops], bool),
         boxes=np.full((len(crops), 4), np.nan, np.float32),
     )
 

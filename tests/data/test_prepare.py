@@ -44,7 +44,9 @@ def clip(path: Path, frames: int = 10, seen: float = 1.0, audio_frames: int | No
     pictures[: round(frames * seen), ..., 1] = 200
     pictures[..., 0] = 64
     samples = SAMPLES_PER_FRAME * (frames if audio_frames is None else audio_frames)
-    write_clip(path, pictures, np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32))
+    write_clip(
+        path, pictures, np.random.default_rng(sum(path.name.encode())).normal(0, 0.1, samples).astype(np.float32)
+    )
     return path
 
 

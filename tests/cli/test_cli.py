@@ -163,8 +163,8 @@ def test_train_ends_with_the_errors_code(
 
 def test_prepare_a_folder(run: Run, tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
-    for name in ("a", "b"):
-        wav(tmp_path / "corpus" / f"{name}.wav", voice())
+    for name, loudness in (("a", 1.0), ("b", 0.5)):
+        wav(tmp_path / "corpus" / f"{name}.wav", voice() * loudness)
         (tmp_path / "corpus" / f"{name}.txt").write_text("bin blue at f two now")
     result = run("prepare", "folder", "corpus", "-o", "out", "--workers", 0)
     assert result.exit_code == 0, result.stderr

@@ -39,5 +39,5 @@ def test_tables_with_sound_in_files_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_tables(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no train.tsv"):
+    with pytest.raises(DataError, match=r"has no train\.tsv"):
         list(muavic(tmp_path))

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from omni_avsr.config import LLMConfig
 from omni_avsr.errors import AssetError, ConfigError, nearest
+from omni_avsr.model.memory import ATTENTION
 
 TAGS: dict[str, tuple[str, str]] = {"audio": ("<audio>", "</audio>"), "video": ("<video>", "</video>")}
 
@@ -176,7 +177,7 @@ def build_llm(config: LLMConfig, tokenizer: Tokenizer, offline: bool = False) ->
         if found != model_type:
             raise ConfigError(f"llm.source '{config.source}' is a '{found}' model; llm.family says '{config.family}'")
         llm = AutoModelForCausalLM.from_pretrained(
-            config.source, attn_implementation="sdpa", dtype=torch.get_default_dtype(), **options
+            config.source, attn_implementation=ATTENTION, dtype=torch.get_default_dtype(), **options
         )
     except (OSError, ValueError) as error:
         raise AssetError(f"no language model in '{config.source}': {_first_line(error)}") from None
@@ -200,7 +201,7 @@ def _random_llm(config: LLMConfig, tokenizer: Tokenizer) -> PreTrainedModel:
     }
     dims = {key: value for key, value in config.dims.items() if key != "model_type"}
     settings = AutoConfig.for_model(model_type, **{**dims, **ours})
-    return AutoModelForCausalLM.from_config(settings, attn_implementation="sdpa")
+    return AutoModelForCausalLM.from_config(settings, attn_implementation=ATTENTION)
 
 
 @torch.no_grad()

@@ -15,22 +15,6 @@ tasks = pytest.mark.parametrize("task", TASKS)
 beams = pytest.mark.parametrize("beam_size", [1, 4, 15])
 
 
-@pytest.fixture
-def talkative(tiny_model):
-    """Models whose LLM is random enough to say different things of different lengths."""
-
-    def build(**changes):
-        model = tiny_model(**changes)
-        with torch.no_grad():
-            for parameter in model.llm.parameters():
-                if parameter.dim() > 1:
-                    parameter.normal_(0, 0.2)
-            model.llm.get_output_embeddings().weight[model.tokenizer.eos_id] *= 2.5
-        return model
-
-    return build
-
-
 def words(hypotheses):
     return [hypothesis.tokens for hypothesis in hypotheses]
 
@@ -161,18 +145,6 @@ def test_encoded_clips_are_not_encoded_again(talkative, batch, monkeypatch):
     encoded = model.encode(batch)
     monkeypatch.setattr(model, "encode", None)
     assert {task: words(decode(model, batch, task, RATES, options, encoded)) for task in TASKS} == expected
-
-
-def test_prompt_is_read_once_per_row(tiny_model, batch, monkeypatch):
-    model = tiny_model()
-    shapes = []
-    forward = model.llm.model.layers[0].forward
-    monkeypatch.setattr(
-        model.llm.model.layers[0], "forward", lambda x, **k: shapes.append(x.shape[:2]) or forward(x, **k)
-    )
-    decode(model, batch, "asr", RATES, DecodeOptions(5, max_new_tokens=4))
-    assert shapes[0][0] == len(batch)
-    assert all(rows <= 5 * len(batch) and length == 1 for rows, length in shapes[1:])
 
 
 def test_what_cannot_be_decoded_is_refused(tiny_model, make_features):

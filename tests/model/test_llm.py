@@ -85,7 +85,7 @@ def test_random_model_has_its_dimensions_and_one_row_per_token(family):
     assert llm.config.hidden_size == 32
     assert llm.get_input_embeddings().weight.shape == (len(tokenizer), 32)
     assert llm.get_output_embeddings().weight.shape == (len(tokenizer), 32)
-    assert llm.config._attn_implementation == "sdpa"
+    assert llm.config._attn_implementation == "omni_memory"
 
 
 @families

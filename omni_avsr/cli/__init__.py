@@ -19,6 +19,7 @@ from omni_avsr.cli.evaluate import evaluate
 from omni_avsr.cli.logs import logged, unexpected, with_options
 from omni_avsr.cli.models import import_, info
 from omni_avsr.cli.prepare import prepare
+from omni_avsr.cli.serve import serve
 from omni_avsr.cli.train import train
 from omni_avsr.cli.transcribe import transcribe
 from omni_avsr.errors import OmniAVSRError
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "prepare": prepare,
     "info": info,
+    "serve": serve,
     "import": import_,
 }
 log = logging.getLogger(__name__)

@@ -90,10 +90,15 @@ class Source:
             self._spool.close()
 
     def open(self) -> InputContainer:
-        """A container of its own, with a position of its own. Raises MediaError where it is no media."""
-        file = self._file if isinstance(self._file, str) else _View(self._file)
+        """A container of its own, with a position of its own. Raises MediaError where it is no media.
+
+        A file object is read by itself: a playlist in it cannot name files or addresses of this machine.
+        """
+        alone = not isinstance(self._file, str)
+        file = _View(cast(BinaryIO, self._file)) if alone else self._file
+        options = {"protocol_whitelist": "none"} if alone else {}
         try:
-            return cast(InputContainer, av.open(file, metadata_errors="replace"))
+            return cast(InputContainer, av.open(file, metadata_errors="replace", container_options=options))
         except (av.FFmpegError, ValueError, OSError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise MediaError(

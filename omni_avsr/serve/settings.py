@@ -1,0 +1,102 @@
+"""What a server is told when it starts, and what it refuses before decoding anything."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+import av
+
+from omni_avsr.errors import ConfigError, MediaError
+from omni_avsr.serve.refusals import too_large
+
+API_KEYS = "OMNI_AVSR_API_KEYS"  # environment variable; keys between commas, none = everybody may come in
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest input that is taken."""
+
+    bytes: int = 512 * 2**20  # of the whole request body
+    seconds: float = 7200.0
+    pixels: int = 4096 * 2304  # of one picture
+
+    def check(self, file: BinaryIO) -> None:
+        """Refuses by the file's header; at most the first picture of a stream is looked into, never a larger one.
+
+        What a header does not tell, or tells wrong, is noticed while reading (`worker.Watched`).
+
+        Raises:
+            Refusal: more seconds or pixels than allowed.
+            MediaError: not media.
+        """
+        options = {"max_pixels": str(self.pixels)}  # ffmpeg allocates nothing larger
+        try:
+            with av.open(file, "r", options=options, container_options={"protocol_whitelist": "none"}) as container:
+                sizes = [s.width * s.height for s in container.streams.video]
+                seconds = (container.duration or 0) / av.time_base
+        except (av.FFmpegError, ValueError, OSError) as error:
+            raise MediaError(f"the upload cannot be read as media ({error}); send an audio or video file") from None
+        finally:
+            file.seek(0)
+        self.check_picture(max(sizes, default=0))
+        self.check_seconds(seconds)
+
+    def check_bytes(self, size: int) -> None:
+        """Raises Refusal where a request has more bytes than allowed."""
+        if size > self.bytes:
+            raise too_large(
+                f"the upload has {size:,} bytes or more; at most {self.bytes:,} are taken", "too_many_bytes"
+            )
+
+    def check_picture(self, pixels: int) -> None:
+        """Raises Refusal where a picture is larger than allowed."""
+        if pixels > self.pixels:
+            raise too_large(f"the picture has {pixels:,} pixels; at most {self.pixels:,} are taken", "too_many_pixels")
+
+    def check_seconds(self, seconds: float) -> None:
+        """Raises Refusal where the media lasts longer than allowed."""
+        if seconds > self.seconds:
+            raise too_large(f"the media lasts {seconds:.0f} s; at most {self.seconds:.0f} s are taken", "too_long")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a server runs."""
+
+    model: str = "default"
+    names: tuple[str, ...] = ()  # by which requests may call the model; empty = that of the model
+    device: str = "auto"
+    offline: bool = False
+    beam_size: int = 5
+    batch_size: int = 16  # utterances in one call of the model
+    workers: int = 0  # inputs that are decoded and looked at at once; 0 = one per core
+    queue: int = 64  # requests being uploaded, and as many being worked on; more are told to come back
+    timeout: float = 600.0  # seconds for an upload, and again for its answer
+    limits: Limits = Limits()
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    log_transcripts: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("beam_size", "batch_size", "queue", "timeout"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)}: it must be at least 1")
+
+    @property
+    def places(self) -> int:
+        """Inputs that are perceived at the same time."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+def keys_from_environment() -> tuple[str, ...]:
+    """The API keys of OMNI_AVSR_API_KEYS.
+
+    Raises:
+        ConfigError: the variable is set and holds no key, which would leave the door open by mistake.
+    """
+    value = os.environ.get(API_KEYS)
+    keys = tuple(key.strip() for key in (value or "").split(",") if key.strip())
+    if value is not None and not keys:
+        raise ConfigError(f"{API_KEYS} is set but holds no key; list keys between commas, or unset it")
+    return keys

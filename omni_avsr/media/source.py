@@ -24,6 +24,7 @@ from omni_avsr.types import MediaInfo
 logger = logging.getLogger(__name__)
 
 Stream = AudioStream | VideoStream
+MAX_PIXELS = 2**26  # of one picture, twice those of 8K video; ffmpeg allocates nothing larger
 PICTURES = ("image2", "gif", "tty", "apng")  # containers that ffmpeg opens as video and that are none
 
 
@@ -96,14 +97,19 @@ class Source:
         """
         alone = not isinstance(self._file, str)
         file = _View(cast(BinaryIO, self._file)) if alone else self._file
-        options = {"protocol_whitelist": "none"} if alone else {}
+        protocols = {"protocol_whitelist": "none"} if alone else {}
+        sizes = {"max_pixels": str(MAX_PIXELS)}
         try:
-            return cast(InputContainer, av.open(file, metadata_errors="replace", container_options=options))
+            container = av.open(file, "r", metadata_errors="replace", options=sizes, container_options=protocols)
         except (av.FFmpegError, ValueError, OSError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise MediaError(
                 f"'{self.name}' cannot be read as media ({reason}); expected an audio or video file, complete."
             ) from error
+        for stream in container.streams.video:
+            if stream.codec_context is not None:
+                stream.codec_context.options = sizes
+        return container
 
 
 def probe(source: Source) -> Probe:

@@ -36,12 +36,18 @@ class _End:
 
 
 class Upload:
-    """A request's file: what the library sees of it, under a name that says nothing of its owner."""
+    """A request's file, under a name that says nothing of its owner; reading it ends when nobody waits."""
 
     name = "upload"
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.read, self.seek, self.tell, self.close = file.read, file.seek, file.tell, file.close
+    def __init__(self, file: BinaryIO, ticket: Ticket) -> None:
+        self._file, self._ticket = file, ticket
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """As the file's. Raises Gone where nobody waits: ffmpeg can search a hostile file for hours."""
+        self._ticket.check()
+        return self._file.read(size)
 
     def seekable(self) -> bool:
         """Uploads are on the disk, or small and in memory."""
@@ -69,10 +75,14 @@ class Desk:
         """Begins to load the model; `check_ready` says when it is there."""
         self.worker.start()
 
-    def stop(self) -> None:
-        """Sends away whoever is left, and ends all threads."""
+    def send_away(self) -> None:
+        """Ends all work; those who wait are told to come back."""
         for ticket in list(self._present):
             ticket.leave()
+
+    def stop(self) -> None:
+        """Sends away whoever is left, and ends all threads."""
+        self.send_away()
         self._threads.shutdown()
         self.worker.stop()
 
@@ -152,10 +162,10 @@ class Desk:
         error: BaseException | None = None
         try:
             limits = self.settings.limits
-            ticket.check()
-            limits.check(file)
+            upload = cast(BinaryIO, Upload(file, ticket))
+            limits.check(upload)
             visitor = Visitor(self.worker, self._places, limits, ticket, self.settings.offline)
-            segments, info = visitor.transcribe(cast(BinaryIO, Upload(file)), **vars(request))
+            segments, info = visitor.transcribe(upload, **vars(request))
             say(info)
             for segment in segments:
                 say(segment)

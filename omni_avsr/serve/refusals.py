@@ -83,13 +83,11 @@ def refused(error: OmniAVSRError, fields: Sequence[str] = ()) -> Refusal:
 def malformed(errors: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> Refusal:
     """The first of pydantic's complaints about a form."""
     first = errors[0]
-    place = first.get("loc", ())
-    name = str(place[1]) if len(place) > 1 else None
-    if first["type"] == "extra_forbidden" and name:
+    name = str(first["loc"][1])  # ('body', field, ...)
+    if first["type"] == "extra_forbidden":
         return Refusal(400, f"unknown field '{name}'; {nearest(name, fields)}", code="unknown_parameter", param=name)
     if first["type"] == "missing":
-        what = f"the field '{name}' is missing" if name else "the form is missing"
-        message = f"{what}; send multipart/form-data with at least 'file' and 'model'"
+        message = f"the field '{name}' is missing; send multipart/form-data with at least 'file' and 'model'"
         return Refusal(400, message, code="missing_required_parameter", param=name)
     return Refusal(400, f"{name} = {first.get('input')!r}: {first['msg']}", code="invalid_value", param=name)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from socket import socket
 
 import cv2
 import uvicorn
 
 from omni_avsr.serve.app import create_app
+from omni_avsr.serve.desk import Desk
 from omni_avsr.serve.settings import Settings
+
+LAST_WORDS = 5.0  # seconds to tell those whose time is over
 
 log = logging.getLogger(__name__)
 
@@ -23,15 +28,29 @@ def run(settings: Settings, host: str, port: int, drain: float) -> None:
         drain: seconds for the last answers.
     """
     cv2.setNumThreads(1)  # one input per core is looked at already
+    app = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         host=host,
         port=port,
         log_config=None,
         access_log=False,  # `gate.Record` writes a better one
         server_header=False,
-        timeout_graceful_shutdown=round(drain),
+        timeout_graceful_shutdown=round(drain + LAST_WORDS),
     )
     door = "with a key" if settings.keys else "without a key"
     log.info("serving '%s' on http://%s:%d, open to all who come %s", settings.model, host, port, door)
-    uvicorn.Server(config).run()
+    Server(config, app.state.desk, drain).run()
+
+
+class Server(uvicorn.Server):
+    """One that tells those whom it cannot wait for."""
+
+    def __init__(self, config: uvicorn.Config, desk: Desk, drain: float) -> None:
+        super().__init__(config)
+        self._desk, self._drain = desk, drain
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """As uvicorn's: waits for the answers that are under way."""
+        asyncio.get_running_loop().call_later(self._drain, self._desk.send_away)
+        await super().shutdown(sockets)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import av
+from av.stream import Disposition
 
 from omni_avsr.errors import ConfigError, MediaError
 from omni_avsr.serve.refusals import too_large
@@ -31,10 +32,12 @@ class Limits:
             Refusal: more seconds or pixels than allowed.
             MediaError: not media.
         """
-        options = {"max_pixels": str(self.pixels)}  # ffmpeg allocates nothing larger
+        # ffmpeg allocates nothing larger, and then says that the size is 0 x 0
+        options = {"max_pixels": str(self.pixels)}
         try:
             with av.open(file, "r", options=options, container_options={"protocol_whitelist": "none"}) as container:
-                sizes = [s.width * s.height for s in container.streams.video]
+                pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+                sizes = [s.width * s.height or self.pixels + 1 for s in pictures]
                 seconds = (container.duration or 0) / av.time_base
         except (av.FFmpegError, ValueError, OSError) as error:
             raise MediaError(f"the upload cannot be read as media ({error}); send an audio or video file") from None
@@ -53,7 +56,7 @@ class Limits:
     def check_picture(self, pixels: int) -> None:
         """Raises Refusal where a picture is larger than allowed."""
         if pixels > self.pixels:
-            raise too_large(f"the picture has {pixels:,} pixels; at most {self.pixels:,} are taken", "too_many_pixels")
+            raise too_large(f"the picture has more than the {self.pixels:,} pixels that are taken", "too_many_pixels")
 
     def check_seconds(self, seconds: float) -> None:
         """Raises Refusal where the media lasts longer than allowed."""

@@ -268,6 +268,15 @@ class AugmentConfig(Knobs):
     """Share of samples whose video is blurred, occluded, frozen, darkened or blanked for a stretch."""
     audio_corruption: Probability = 0.0
     """Share of samples whose audio is filtered, reverberated, clipped or muted for a stretch."""
+    ramp_epochs: int = Field(default=0, ge=0)
+    """Masks, noise and corruption grow from none to all that is set above over so many epochs; 0 = at once."""
+
+    def at(self, epoch: int) -> AugmentConfig:
+        """The same with what it has grown to in `epoch`, counted from 0."""
+        if epoch >= self.ramp_epochs:
+            return self
+        grown = ("audio_time_masks", "video_time_masks", "noise_probability", "video_corruption", "audio_corruption")
+        return self.model_copy(update={name: getattr(self, name) * epoch / self.ramp_epochs for name in grown})
 
 
 class DataConfig(Knobs):

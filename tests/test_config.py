@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from omni_avsr.config import ModelConfig, Recipe, TrainConfig, load_recipe, parse, recipes
+from omni_avsr.config import AugmentConfig, ModelConfig, Recipe, TrainConfig, load_recipe, parse, recipes
 from omni_avsr.errors import ConfigError
 
 
@@ -114,3 +114,13 @@ def test_knobs_are_frozen_and_documented_defaults_are_valid() -> None:
     assert parse(ModelConfig, {}, "nothing") == ModelConfig()
     assert ModelConfig(tasks=("vsr",)).modalities == ("video",)
     assert ModelConfig(prompts={"asr": "Listen."}).prompt("asr") == "Listen."
+
+
+def test_augmentation_grows_to_what_was_asked_for() -> None:
+    asked = AugmentConfig(ramp_epochs=4, noise_probability=0.8, video_corruption=0.2, flip=0.5)
+    quiet, half = asked.at(0), asked.at(2)
+    assert (quiet.noise_probability, quiet.video_corruption, quiet.audio_time_masks) == (0, 0, 0)
+    assert (half.noise_probability, half.video_corruption, half.audio_time_masks) == (0.4, 0.1, 0.5)
+    assert quiet.flip == half.flip == 0.5
+    assert asked.at(4) == asked.at(9) == asked
+    assert AugmentConfig(noise_probability=0.8).at(0).noise_probability == 0.8

@@ -55,13 +55,14 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """`command` with `OPTIONS` after its own; it need not know of them."""
+    """`command` with `OPTIONS` after its own; it need not know of them, but may name one to give it another default."""
     own = inspect.signature(command).parameters
     hints = get_type_hints(command, include_extras=True)
     kinds = hints | {name: annotation for name, (annotation, _) in OPTIONS.items()}
     parameters = [p.replace(annotation=hints[name]) for name, p in own.items() if name not in OPTIONS]
     for name, (annotation, default) in OPTIONS.items():
         keyword = inspect.Parameter.KEYWORD_ONLY
+        default = own[name].default if name in own else default
         parameters.append(inspect.Parameter(name, keyword, default=default, annotation=annotation))
 
     @functools.wraps(command)

@@ -15,7 +15,6 @@ def choices(*names: str) -> dict[str, Any]:
     return {"metavar": "|".join(names), "autocompletion": lambda: list(names)}
 
 
-Verbose = Annotated[bool, typer.Option("--verbose/--no_verbose", help="Show tracebacks and every log line.")]
 Offline = Annotated[bool, typer.Option("--offline/--no_offline", help="Fetch nothing; say what is missing.")]
 Model = Annotated[
     str, typer.Option("--model", metavar="default|DIR|HUB_ID", autocompletion=lambda: ["default"], help="The model.")

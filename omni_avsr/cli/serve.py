@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from omni_avsr.cli.options import BeamSize, Device, Model, Offline, Verbose
+from omni_avsr.cli.options import BeamSize, Device, Model, Offline
 from omni_avsr.errors import MissingExtraError
 
 Host = Annotated[str, typer.Option("--host", help="Address to listen at; 0.0.0.0 = every network.")]
@@ -37,7 +37,7 @@ def serve(
         bool, typer.Option("--log_transcripts/--no_log_transcripts", help="Write what was said into the log.")
     ] = False,
     offline: Offline = False,
-    verbose: Verbose = False,
+    log_format: str = "json",
 ) -> None:
     """Serve a model over HTTP: OpenAI's /v1/audio/transcriptions, for audio and video. Keys: OMNI_AVSR_API_KEYS."""
     try:

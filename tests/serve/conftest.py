@@ -170,11 +170,11 @@ def brake(monkeypatch: pytest.MonkeyPatch, spoken: list[list[str]]) -> Iterator[
 
 
 @contextmanager
-def heard(logger: str) -> Iterator[list[str]]:
-    """The messages of a logger, whatever else listens to it."""
-    lines: list[str] = []
+def heard(logger: str) -> Iterator[list[logging.LogRecord]]:
+    """The records of a logger, whatever else listens to it."""
+    lines: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lines.append  # type: ignore[method-assign]
     log = logging.getLogger(logger)
     before = log.level
     log.addHandler(handler)

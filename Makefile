@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= out/demo
+CASES  ?= 2000
 GOLDENS ?= ../shared/reference/official
 GRID   ?= ../shared/data/grid
 # one voice, hardly disturbed: with 1,500 voices in noise from the first step on, the ear learns nothing for 2,000 steps
 CLEAN_START = --set data.train='["runs/data/grid/manifest.jsonl"]' --set data.augment.ramp_epochs=100 \
               --set train.epochs=16 --set train.ctc_epochs=16
 
-.PHONY: demo test test-slow check parity default clean
+.PHONY: demo test test-slow fuzz check parity default clean
 
 demo: $(VENV)/.demo        ## transcribe the bundled clip by ear, by lips and by both
 	$(BIN)/python scripts/demo.py $(OUT)
@@ -19,6 +20,9 @@ test: $(VENV)/.dev check   ## lint, types, and the suite
 
 test-slow: $(VENV)/.dev    ## the longer proofs
 	$(BIN)/python -m pytest -n 2 -m slow
+
+fuzz: $(VENV)/.dev         ## damaged containers (CASES=n), each of which must give text or a sentence; goes on where it was stopped
+	$(BIN)/python -m tests.fuzz out/fuzz $(CASES)
 
 check: $(VENV)/.dev        ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

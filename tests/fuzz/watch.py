@@ -14,6 +14,7 @@ from types import TracebackType
 
 MEMORY = 2 * 2**30  # bytes
 PATIENCE = 120.0  # seconds for a file of about one second
+START = 300.0  # seconds for the worker to begin, on a busy machine
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Watch:
         Path(f"/proc/{worker.pid}/clear_refs").write_text("5")  # the peak counts from here
         worker.stdin.write(f"{path}\n".encode())
         worker.stdin.flush()
-        line = self._line(worker)
+        line = self._line(worker, self._patience)
         if line is None:
             self._stop()
             return Verdict("hang", f"no answer within {self._patience:g} s", self._patience)
@@ -87,14 +88,15 @@ class Watch:
             bufsize=0,
             env=quiet,
         )
-        if self._line(worker) != b"ready\n":
+        if self._line(worker, START) != b"ready\n":
             raise RuntimeError(f"the worker does not start: {' '.join(self._command)}")
         return worker
 
-    def _line(self, worker: subprocess.Popen[bytes]) -> bytes | None:
+    @staticmethod
+    def _line(worker: subprocess.Popen[bytes], patience: float) -> bytes | None:
         """A line of its output, empty where it is gone; None where none comes in time."""
         assert worker.stdout is not None
-        ready, _, _ = select.select([worker.stdout], [], [], self._patience)
+        ready, _, _ = select.select([worker.stdout], [], [], patience)
         return worker.stdout.readline() if ready else None
 
     def _stop(self) -> None:

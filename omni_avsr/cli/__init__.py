@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 from omni_avsr import __version__
 from omni_avsr.cli.arguments import Spelling, normalise
 from omni_avsr.cli.evaluate import evaluate
+from omni_avsr.cli.live import live
 from omni_avsr.cli.logs import logged, unexpected, with_options
 from omni_avsr.cli.models import import_, info
 from omni_avsr.cli.prepare import prepare
@@ -26,6 +27,7 @@ from omni_avsr.errors import OmniAVSRError
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "transcribe": transcribe,
+    "live": live,
     "train": train,
     "evaluate": evaluate,
     "prepare": prepare,

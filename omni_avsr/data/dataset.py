@@ -146,7 +146,12 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
                 epoch = int(self._epoch)
                 rng = np.random.default_rng((self._seed, epoch, index))
                 sample, crop_at, flip = augmented(
-                    sample, self._augment.at(epoch), rng, self._noises, self._voices.besides(row.id), self._contract.crop
+                    sample,
+                    self._augment.at(epoch),
+                    rng,
+                    self._noises,
+                    self._voices.besides(row.id),
+                    self._contract.crop,
                 )
             features = extract(sample.audio, sample.mouths, self._contract, crop_at=crop_at, flip=flip, id=row.id)
         except InputError as error:

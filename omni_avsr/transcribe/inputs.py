@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
 
 from omni_avsr.errors import InputError
+from omni_avsr.media.mouth import Mouth
 from omni_avsr.media.reader import array_clip, open_media
 from omni_avsr.types import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, MediaInfo
 
-Source = str | Path | BinaryIO | Clip | np.ndarray
+
+@dataclass(frozen=True)
+class Take:
+    """Sound and mouths that are cut out already, as of a camera that goes on; both begin at the same instant."""
+
+    audio: np.ndarray | None  # (S,) float32, 16 kHz
+    mouths: Sequence[Mouth] | None  # at 25/s
+
+
+Source = str | Path | BinaryIO | Clip | Take | np.ndarray
 
 
 class Media(Protocol):
@@ -33,23 +44,31 @@ class Media(Protocol):
 
 
 class ClipMedia:
-    """A clip in memory, read like a file."""
+    """A clip or a take in memory, read like a file.
 
-    def __init__(self, clip: Clip) -> None:
-        self._audio, self._frames = clip.audio, clip.frames
-        seconds = [0.0 if clip.audio is None else len(clip.audio) / SAMPLE_RATE]
-        seconds += [0.0 if clip.frames is None else len(clip.frames) / FPS]
+    Attributes:
+        info: of the arrays.
+        mouths: where nobody needs to look for them.
+    """
+
+    def __init__(self, clip: Clip | Take) -> None:
+        self._audio = clip.audio
+        self._frames = clip.frames if isinstance(clip, Clip) else None
+        self.mouths = clip.mouths if isinstance(clip, Take) else None
+        pictures = self._frames if self.mouths is None else self.mouths
+        seconds = [0.0 if self._audio is None else len(self._audio) / SAMPLE_RATE]
+        seconds += [0.0 if pictures is None else len(pictures) / FPS]
         self.info = MediaInfo(
             name="the given arrays",
             container="arrays",
             duration=max(seconds),
-            has_audio=clip.audio is not None,
-            has_video=clip.frames is not None,
-            sample_rate=None if clip.audio is None else SAMPLE_RATE,
-            channels=None if clip.audio is None else 1,
-            fps=None if clip.frames is None else float(FPS),
-            height=None if clip.frames is None else clip.frames.shape[1],
-            width=None if clip.frames is None else clip.frames.shape[2],
+            has_audio=self._audio is not None,
+            has_video=pictures is not None,
+            sample_rate=None if self._audio is None else SAMPLE_RATE,
+            channels=None if self._audio is None else 1,
+            fps=None if pictures is None else float(FPS),
+            height=None if self._frames is None else self._frames.shape[1],
+            width=None if self._frames is None else self._frames.shape[2],
         )
 
     def audio_blocks(self, start: float = 0.0, end: float | None = None) -> Iterator[np.ndarray]:
@@ -76,7 +95,7 @@ def open_input(
     """A file, a file object, a clip or arrays, ready to be read.
 
     Args:
-        source: a path, a binary file object, a `Clip`, or audio as an array; instead of `audio` and `video`.
+        source: a path, a binary file object, a `Clip`, a `Take`, or audio as an array; instead of `audio` and `video`.
         audio: (S,) float32 in [-1, 1], 16 kHz.
         video: (T, height, width, 3) uint8 RGB.
         fps: frames per second of `video`; required with it.
@@ -93,7 +112,7 @@ def open_input(
         raise InputError("give a file, a file object or a Clip, or else arrays as audio= and video=: one of the two")
     if source is None:
         return ClipMedia(array_clip(audio, video, fps))
-    return ClipMedia(source) if isinstance(source, Clip) else open_media(source)
+    return ClipMedia(source) if isinstance(source, Clip | Take) else open_media(source)
 
 
 def _frame(seconds: float) -> int:

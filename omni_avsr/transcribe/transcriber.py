@@ -15,11 +15,11 @@ from omni_avsr.data.mouth_store import SUFFIX, write_store
 from omni_avsr.errors import ConfigError
 from omni_avsr.media.face import face_policy
 from omni_avsr.media.features import extract
-from omni_avsr.media.mouth import mouth_stream
+from omni_avsr.media.mouth import Mouth, mouth_stream
 from omni_avsr.model.decode import DecodeOptions
 from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.tasks import TASKS
-from omni_avsr.transcribe.inputs import Media, Source, open_input
+from omni_avsr.transcribe.inputs import ClipMedia, Media, Source, open_input
 from omni_avsr.transcribe.perception import AUTO, Planned, allowed, plan, wanted_tasks
 from omni_avsr.transcribe.recognition import Recognised, Utterance, recognise
 from omni_avsr.transcribe.windows import LONGEST, Eyes, Window, heard, seen
@@ -139,11 +139,16 @@ class Transcriber:
     def _windows(self, media: Media, tasks: tuple[str, ...], face: str) -> Iterator[Window]:
         used = {modality for task in tasks for modality in TASKS[task].modalities}
         looks = "video" in used and media.info.has_video
-        eyes = Eyes(mouth_stream(media.frames(), face=face, offline=self.offline)) if looks else None
+        eyes = Eyes(self._mouths(media, face)) if looks else None
         longest = min(LONGEST, self.model.config.preprocess.audio_window or LONGEST)
         if "audio" in used and media.info.has_audio:
             return heard(media, eyes, longest)
         return seen(eyes, longest) if eyes else iter(())
+
+    def _mouths(self, media: Media, face: str) -> Iterator[Mouth]:
+        if isinstance(media, ClipMedia) and media.mouths is not None:
+            return iter(media.mouths)
+        return mouth_stream(media.frames(), face=face, offline=self.offline)
 
     def _segments(self, media: Media, planned: Iterable[Planned], request: Request) -> Iterator[Segment]:
         numbers = count()

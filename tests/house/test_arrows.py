@@ -16,7 +16,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("media", "model"),
     ("data", "checkpoints"),
     ("evaluate", "transcribe"),
-    ("train", "serve", "scale"),
+    ("train", "serve", "live", "scale"),
     ("cli",),
     ("__main__",),
 )

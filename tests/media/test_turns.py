@@ -1,0 +1,62 @@
+"""Turns: who speaks when, of those who are seen, against scripts whose truth is known."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from omni_avsr.data.dialogue import Script, film, write_script
+from omni_avsr.media.landmarks import MediaPipeDetector
+from omni_avsr.media.mouth import all_mouths
+from omni_avsr.media.speech import speech_spans
+from omni_avsr.media.turns import turns
+from omni_avsr.types import FPS
+from tests.media.test_sync import LINES, lips
+
+
+def named(openings: np.ndarray, script: Script) -> np.ndarray:
+    """(T,) who was found to speak; -1 = nobody who is seen."""
+    found = turns(openings, script.audio, speech_spans(script.audio))
+    assert found[0].start == 0
+    assert found[-1].end == openings.shape[1]
+    assert all(one.end == other.start for one, other in itertools.pairwise(found))
+    return np.concatenate([np.full(t.end - t.start, -1 if t.speaker is None else t.speaker) for t in found])
+
+
+@pytest.mark.parametrize("order", [(0, 1, 0, 1), (1, 1, 0, 2), (2, 0, 0, 1)])
+def test_each_line_goes_to_who_said_it(order: tuple[int, ...]) -> None:
+    script = write_script(list(zip(order, LINES, strict=True)), 3, seed=11 + order[0])
+    found = named(np.stack([lips(script, person) for person in range(3)]), script)
+    truth = script.speakers()
+    assert (found == truth)[truth >= 0].mean() > 0.95
+
+
+def test_a_voice_from_elsewhere_is_nobodys() -> None:
+    script = write_script([(0, LINES[0]), (None, LINES[1]), (None, LINES[2]), (1, LINES[3])], 2, seed=19)
+    found = named(np.stack([lips(script, person) for person in range(2)]), script)
+    for line in script.lines:
+        middle = found[round(line.start * FPS) + 5 : round(line.end * FPS) - 5]
+        assert (middle == (-1 if line.speaker is None else line.speaker)).mean() > 0.8
+
+
+def test_nobody_in_sight_is_one_turn_of_nobody() -> None:
+    script = write_script([(None, LINES[0])], 1, seed=2)
+    frames = round(script.duration * FPS)
+    for openings in (np.zeros((0, frames)), np.full((2, frames), np.nan)):
+        (turn,) = turns(openings, script.audio)
+        assert (turn.speaker, turn.start, turn.end) == (None, 0, frames)
+    assert turns(np.zeros((2, 0)), script.audio) == []
+
+
+@pytest.mark.slow
+def test_two_people_on_film(mediapipe: MediaPipeDetector) -> None:
+    script = write_script(list(zip((0, 1, 1, 0), LINES, strict=True)), 2, seed=23)
+    heads = film(script, seed=4)
+    seen = list(all_mouths(heads[0].frames, detector=mediapipe))
+    openings = np.array([[frame[id].opening if id in frame else np.nan for frame in seen] for id in (0, 1)])
+    boxes = [np.mean([frame[id].box[0] for frame in seen if id in frame]) for id in (0, 1)]
+    found = named(openings[np.argsort(boxes)], script)
+    truth = script.speakers()
+    assert (found == truth)[truth >= 0].mean() > 0.9

@@ -312,10 +312,14 @@ class TrainConfig(Knobs):
     max_steps: int = Field(default=0, ge=0)
     """Optimiser steps after which training stops; 0 = after `epochs`."""
     lr: float = Field(default=1e-3, gt=0)
+    fused: bool = False
+    """AdamW in one kernel; a resumed run is then the same to rounding, not to the last bit."""
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: NonNegative = 0.1
     warmup: Probability = 0.05
-    """Share of all steps with a linearly rising rate; then cosine to zero."""
+    """Share of all steps with a linearly rising rate; then `schedule`."""
+    schedule: Literal["cosine", "linear", "constant", "plateau"] = "cosine"
+    """Row of train.optim.SCHEDULES: down to zero by half a cosine or a straight line; never; or in the last fifth."""
     clip: NonNegative = 10.0
     """Largest gradient norm; 0 = no clipping."""
     accumulate: Positive = 1
@@ -324,6 +328,12 @@ class TrainConfig(Knobs):
     """Accelerate's mixed precision."""
     average: Positive = 1
     """The final weights are the mean of this many best checkpoints."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay per step of a running mean of the weights, which is then what is evaluated and kept; 0 = off."""
+    pack: bool = False
+    """Run the LLM once for all tasks, sequences laid end to end, instead of once per task with padding."""
+    checkpointing: bool = False
+    """Keep only the inputs of transformer layers for the backward pass and compute the rest again: less memory."""
     keep: Positive = 2
     """Checkpoints kept for resuming."""
     save_every: Positive = 1

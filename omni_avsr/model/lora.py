@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import groupby
@@ -176,6 +176,21 @@ class Adapters:
         for layer in self.layers.values():
             layer.unmerge()
         self.merged = None
+
+
+def keep_route() -> AbstractContextManager[None]:
+    """A block in which the adapters of this moment act: for what is computed again later, outside `Adapters.use`."""
+    route = _ROUTE.get()
+
+    @contextmanager
+    def kept() -> Iterator[None]:
+        token = _ROUTE.set(route)
+        try:
+            yield
+        finally:
+            _ROUTE.reset(token)
+
+    return kept()
 
 
 def attach(llm: nn.Module, config: LoraConfig, tasks: Sequence[str], targets: Sequence[str]) -> Adapters:

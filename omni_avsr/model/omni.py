@@ -31,6 +31,7 @@ from omni_avsr.model.encoder import Encoder
 from omni_avsr.model.encoders import build_encoder
 from omni_avsr.model.llm import LLM_FAMILIES, Tokenizer, build_llm, build_tokenizer, round_rotary
 from omni_avsr.model.lora import attach
+from omni_avsr.model.packing import Piece, pack
 from omni_avsr.model.projectors import build_projector
 from omni_avsr.tasks import TASKS
 from omni_avsr.types import Batch, Encoded, Losses, Projected
@@ -63,6 +64,15 @@ class Sequences:
     inputs: Tensor  # (B, L, H) embeddings
     labels: Tensor  # (B, L) int64: the token that follows each position; IGNORE outside text and eos
     prefixes: Tensor  # (B,) int64: positions before the text
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What the LLM learns from: one task at one choice of rates."""
+
+    task: str
+    tokens: Mapping[str, Encoded]
+    rows: Sequence[int]
 
 
 class OmniAVSR(nn.Module):
@@ -180,6 +190,7 @@ class OmniAVSR(nn.Module):
         task_weights: Mapping[str, float] | None = None,
         sink_weight: float = 0.0,
         label_smoothing: float = 0.0,
+        packed: bool = False,
     ) -> Losses:
         """The loss of one step: sum over tasks of lambda * cross entropy / number of tasks, + auxiliary losses.
 
@@ -194,6 +205,7 @@ class OmniAVSR(nn.Module):
             task_weights: task -> lambda; a task not named uses that of tasks.TASKS, and one of weight 0 costs no pass.
             sink_weight: factor of the decorrelation loss (arXiv 2510.22603).
             label_smoothing: of the cross entropy.
+            packed: run the LLM once for all tasks, without padding to speak of; not with the decorrelation loss.
 
         Raises:
             InputError: no texts, or no row has the streams of any task.
@@ -208,19 +220,24 @@ class OmniAVSR(nn.Module):
         projections = [self.project(encoded, setting) for setting in settings if tasks]
         answers = self._answers(batch.texts)
 
+        passes = [
+            Pass(task, tokens, rows)
+            for task in tasks
+            if (rows := batch.rows(TASKS[task].modalities).tolist())
+            for tokens in _distinct(TASKS[task].modalities, settings, projections)
+        ]
+        if tasks and not passes:
+            raise InputError(f"no row of the batch has the streams of any of {', '.join(tasks)}")
+        if packed and passes and not sink_weight:
+            pairs: list[tuple[Tensor, Tensor | None]] = self._learn_packed(passes, answers, label_smoothing)
+        else:
+            pairs = [self._learn(p.task, p.tokens, p.rows, answers, sink_weight, label_smoothing) for p in passes]
         losses: dict[str, Tensor] = {}
         sinks: list[Tensor] = []
-        for task in tasks:
-            modalities = TASKS[task].modalities
-            rows = batch.rows(modalities).tolist()
-            if rows:
-                # settings that differ only in a stream this task does not perceive are one pass
-                passes = {tuple(s[m] for m in modalities): p.tokens for s, p in zip(settings, projections, strict=True)}
-                pairs = [self._learn(task, t, rows, answers, sink_weight, label_smoothing) for t in passes.values()]
-                losses[task] = torch.stack([loss for loss, _ in pairs]).mean()
-                sinks += [sink / len(pairs) for _, sink in pairs if sink is not None]
-        if tasks and not losses:
-            raise InputError(f"no row of the batch has the streams of any of {', '.join(tasks)}")
+        for task in dict.fromkeys(p.task for p in passes):
+            own = [pair for p, pair in zip(passes, pairs, strict=True) if p.task == task]
+            losses[task] = torch.stack([loss for loss, _ in own]).mean()
+            sinks += [sink / len(own) for _, sink in own if sink is not None]
 
         names = projections[0].losses if projections else ()
         auxiliary = {n: torch.stack([p.losses[n] for p in projections]).mean() for n in names}
@@ -252,6 +269,33 @@ class OmniAVSR(nn.Module):
         logits = self.llm.get_output_embeddings()(out.last_hidden_state[labelled])  # (B, L, H) -> (labels, V)
         loss = F.cross_entropy(logits.float(), read.labels[labelled], label_smoothing=label_smoothing)
         return loss, sink_loss(out.hidden_states[1:-1], read.prefixes) if sink_weight > 0 else None
+
+    def _learn_packed(
+        self, passes: Sequence[Pass], answers: Sequence[list[int]], label_smoothing: float
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        """All passes as one: their sequences laid end to end in rows. The losses are those of `_learn`."""
+        pieces, owners = [], []
+        for number, p in enumerate(passes):
+            group = p.task if self.adapters.strategy.per_task else passes[0].task
+            for prefix, row in zip(self.prefixes(p.task, p.tokens, p.rows), p.rows, strict=True):
+                read = self.sequences([prefix], [answers[row]])
+                pieces.append(Piece(group, read.inputs[0], read.labels[0]))
+                owners.append(number)
+        packed = pack(pieces, IGNORE)
+        with self.adapters.use(packed.groups):
+            out = self.llm.base_model(
+                inputs_embeds=packed.inputs,
+                attention_mask=packed.mask,
+                position_ids=packed.positions,
+                use_cache=False,
+            )  # (R, L, H)
+        labelled = packed.labels != IGNORE
+        logits = self.llm.get_output_embeddings()(out.last_hidden_state[labelled])  # (R, L, H) -> (labels, V)
+        each = F.cross_entropy(
+            logits.float(), packed.labels[labelled], label_smoothing=label_smoothing, reduction="none"
+        )
+        owner = torch.tensor(owners, device=self.device)[packed.owner[labelled]]
+        return [(each[owner == number].mean(), None) for number in range(len(passes))]
 
     def _answers(self, texts: Sequence[str]) -> list[list[int]]:
         answers = [[*self.tokenizer.encode(text), self.tokenizer.eos_id] for text in texts]
@@ -313,6 +357,15 @@ class OmniAVSR(nn.Module):
         compat, lengths = self.config.compat, batch.lengths(modality)
         as_longest = {"audio": compat.trim_to_longest, "video": compat.unmasked_padding}[modality]
         return lengths.max().expand_as(lengths) if learning and as_longest else lengths
+
+
+def _distinct(
+    modalities: Sequence[str], settings: Sequence[Rates], projections: Sequence[Projected]
+) -> list[dict[str, Encoded]]:
+    """Settings that differ only in a stream that is not in `modalities` are one pass."""
+    return list(
+        {tuple(s[m] for m in modalities): p.tokens for s, p in zip(settings, projections, strict=True)}.values()
+    )
 
 
 def trimmed(batch: Batch, rate: int) -> Batch:

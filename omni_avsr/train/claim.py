@@ -10,7 +10,7 @@ from omni_avsr.config import Recipe
 from omni_avsr.errors import ConfigError
 from omni_avsr.train import state
 
-FREE_KNOBS = ("description", "data.workers", "train.keep", "train.log_every")
+FREE_KNOBS = ("description", "data.workers", "train.keep", "train.log_every", "train.checkpointing")
 """What may differ between a run and its resumption; everything else would make it another run."""
 
 

@@ -30,7 +30,8 @@ from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.train import dev, state
 from omni_avsr.train.claim import claim
 from omni_avsr.train.corpus import Corpus
-from omni_avsr.train.optim import average, build_optimizer, lr_factor, set_lr
+from omni_avsr.train.memory import checkpoint_layers
+from omni_avsr.train.optim import RunningMean, average, build_optimizer, lr_factor, set_lr
 from omni_avsr.train.origin import describe
 from omni_avsr.train.progress import ProgressReport
 from omni_avsr.train.rates import may_skip_parameters, step_rates
@@ -82,7 +83,10 @@ class Trainer:
         self.model = initial_model(recipe, self.corpus.train.texts)
         self.model.set_trainable(self.knobs.parts)
         self.model.train()
+        if self.knobs.checkpointing:
+            checkpoint_layers(self.model)
         self.optimizer = build_optimizer(self.model, self.knobs)
+        self.mean = RunningMean(self.model, self.knobs.ema) if self.knobs.ema else None
         self.wrapped, self.stepper = accelerator.prepare(self.model, self.optimizer)
         self.total = self.knobs.max_steps or self.knobs.epochs * self.corpus.steps_per_epoch
         self.window: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # name -> [sum, count]
@@ -123,7 +127,7 @@ class Trainer:
     def _step(self, group: list[Batch]) -> None:
         """One optimiser step: the mean gradient of the batches of `group`, over all processes."""
         rates = step_rates(self.model.config, self.knobs, self.at.step)
-        lr = self.knobs.lr * lr_factor(self.at.step, self.total, self.knobs.warmup)
+        lr = self.knobs.lr * lr_factor(self.at.step, self.total, self.knobs.warmup, self.knobs.schedule)
         set_lr(self.optimizer, lr)
         ctc_only = self.at.epoch < self.knobs.ctc_epochs
         weights = dict.fromkeys(self.recipe.model.tasks, 0.0) if ctc_only else self.knobs.task_weights
@@ -132,7 +136,9 @@ class Trainer:
             with self.accelerator.no_sync(self.wrapped) if i < len(group) - 1 else torch.enable_grad():
                 batch = batch.to(self.accelerator.device)
                 with self._kernels():
-                    losses = self.wrapped(batch, rates, weights, self.knobs.sink_weight, self.knobs.label_smoothing)
+                    losses = self.wrapped(
+                        batch, rates, weights, self.knobs.sink_weight, self.knobs.label_smoothing, self.knobs.pack
+                    )
                     self.accelerator.backward(losses.total / len(group))
             self._note(losses)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.knobs.clip or math.inf)
@@ -141,6 +147,8 @@ class Trainer:
         self._add("grad_norm", float(norm))
         self._add("frames", sum(int(b.video_lengths.sum()) or int(b.audio_lengths.sum()) // 2 for b in group))
         self.at.step += 1
+        if self.mean is not None:
+            self.mean.update(self.at.step)
         self.at.batch += len(group)
         if self.at.step % self.knobs.log_every == 0 or self.at.step >= self.total:
             self._log_train(lr)
@@ -196,6 +204,11 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Measures the dev split, and keeps the weights if they are among the best; without one, the newest are."""
+        with self.mean.in_place() if self.mean is not None else nullcontext():
+            self._measure()
+        self.clock = time.monotonic()  # the next row's speed is that of training alone
+
+    def _measure(self) -> None:
         score = float(-self.at.step)
         if self.corpus.dev is not None:
             with self.accelerator.autocast():
@@ -211,7 +224,6 @@ class Trainer:
         self.at.best = sorted([*self.at.best, entry], key=lambda s: (s.score, s.step))[: self.knobs.average]
         if entry in self.at.best and self.accelerator.is_main_process:
             state.save_snapshot(self.folder, self.model, self.at.step)
-        self.clock = time.monotonic()  # the next row's speed is that of training alone
 
     # ---- state -------------------------------------------------------------------------------
 
@@ -221,7 +233,7 @@ class Trainer:
         self.at.scaler = scaler.state_dict() if scaler is not None else {}
         path = self.folder
         if self.accelerator.is_main_process:
-            path = state.save_checkpoint(self.folder, self.model, self.optimizer, self.at)
+            path = state.save_checkpoint(self.folder, self.model, self.optimizer, self.at, self.mean and self.mean.mean)
             state.prune(self.folder, self.knobs.keep)
         self.accelerator.wait_for_everyone()
         return path
@@ -233,7 +245,7 @@ class Trainer:
         found = state.checkpoints(self.folder)
         if not found:
             return state.Position()
-        at = state.load_checkpoint(found[0], self.model, self.optimizer)
+        at = state.load_checkpoint(found[0], self.model, self.optimizer, self.mean and self.mean.mean)
         if len(at.ranks) != processes:
             raise ConfigError(f"{found[0]} was written by {len(at.ranks)} process(es), not {processes}; start as many")
         self.window.update({name: list(entry) for name, entry in at.ranks[rank]["window"].items()})

@@ -1,6 +1,7 @@
 """A run on disk: one safetensors file holds all that the next step depends on, so a resumed run is the same run.
 
-    checkpoints/step-00000120.safetensors    weights, optimiser moments, random generators, place in the data
+    checkpoints/step-00000120.safetensors    weights, their running mean, optimiser moments, random generators, place in
+                                             the data
     best/step-00000100.safetensors           weights only; the final model is the mean of these
 
 A file is written beside its place, flushed to the disk, and renamed: what is there is whole, always.
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from omni_avsr.errors import CheckpointError
 
-_MODEL, _OPTIMIZER = "model.", "optimizer."
+_MODEL, _OPTIMIZER, _MEAN = "model.", "optimizer.", "mean."
 _STEM = "step-{:08d}.safetensors"
 
 
@@ -89,8 +90,8 @@ def _restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tenso
     for key, tensor in tensors.items():
         name, _, kind = key.rpartition(":")
         parameter = parameters[name]
-        # AdamW keeps its step count on the CPU unless capturable
-        device = parameter.device if tensor.ndim else "cpu"
+        # AdamW keeps its step count on the CPU unless fused
+        device = parameter.device if tensor.ndim or optimizer.defaults.get("fused") else "cpu"
         optimizer.state.setdefault(parameter, {})[kind] = tensor.to(device)
 
 
@@ -127,17 +128,29 @@ def _bytes(text: str) -> Tensor:
 # ---- files -------------------------------------------------------------------------------------
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, at: Position) -> Path:
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    at: Position,
+    mean: Mapping[str, Tensor] | None = None,
+) -> Path:
     """Writes `checkpoints/step-N`; CheckpointError (the older ones untouched) when the disk refuses."""
     tensors = {_MODEL + k: v for k, v in moving_tensors(model).items()}
     tensors |= {_OPTIMIZER + k: v for k, v in _optimizer_tensors(model, optimizer).items()}
+    tensors |= {_MEAN + k: v for k, v in (mean or {}).items()}
     path = folder / "checkpoints" / _STEM.format(at.step)
     return _write(path, tensors, {"position": json.dumps(asdict(at))})
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-    """Puts weights and optimiser moments back in place and returns where the run stood."""
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, mean: Mapping[str, Tensor] | None = None
+) -> Position:
+    """Puts weights, optimiser moments and the running mean of weights, if any, back in place; where the run stood."""
     tensors = read_tensors(path)
+    for name, tensor in _under(_MEAN, tensors).items():
+        if mean is not None and name in mean:
+            mean[name].copy_(tensor)
     restore_tensors(model, _under(_MODEL, tensors), path)
     _restore_optimizer(model, optimizer, _under(_OPTIMIZER, tensors))
     return _position(path)

@@ -136,6 +136,30 @@ def test_resuming_with_accumulation_in_bf16(make_recipe: Make, tmp_path: Path, m
     assert {t.dtype for name, t in got.items() if "num_batches" not in name} == {torch.float32}  # master weights
 
 
+SAVINGS = ("train.ema=0.5", "train.pack=true", "train.schedule=plateau", "train.max_steps=4")
+
+
+def test_resuming_with_mean_packing_and_recomputation(
+    make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe("omni_st", *BUSY, *SAVINGS)
+    loop.train(recipe, tmp_path / "straight", progress=False)
+    with monkeypatch.context() as patch:
+        stop_after(2, patch)
+        with pytest.raises(TrainingInterrupted):
+            loop.train(recipe, tmp_path / "stopped", progress=False)
+    # recomputation changes no bit, so it may be switched on in mid-run
+    resumed = make_recipe("omni_st", *BUSY, *SAVINGS, "train.checkpointing=true")
+    loop.train(resumed, tmp_path / "stopped", resume=True, progress=False)
+    (expected, _), (got, _) = last_state(tmp_path / "straight"), last_state(tmp_path / "stopped")
+    assert any(name.startswith("mean.") for name in expected)
+    assert all(torch.equal(tensor, got[name]) for name, tensor in expected.items())
+    snapshot = state.load_snapshot(tmp_path / "straight", Snapshot(0, 4))
+    name = next(n.removeprefix("mean.") for n in expected if n.startswith("mean."))
+    assert torch.equal(snapshot[name], expected[f"mean.{name}"])
+    assert not torch.equal(snapshot[name], expected[f"model.{name}"])
+
+
 def test_a_full_disk_keeps_the_previous_checkpoint_usable(
     straight: Path, make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,7 +12,7 @@ from torch import nn
 
 from omni_avsr.config import TrainConfig
 from omni_avsr.errors import ConfigError
-from omni_avsr.train.optim import average, build_optimizer, lr_factor
+from omni_avsr.train.optim import SCHEDULES, RunningMean, average, build_optimizer, lr_factor
 from omni_avsr.train.state import moving_tensors, restore_tensors
 
 
@@ -81,3 +83,43 @@ def test_mean_is_taken_beyond_the_weights_precision() -> None:
 def test_snapshots_of_different_models_are_not_averaged() -> None:
     with pytest.raises(ValueError, match="same tensors"):
         average([{"a": torch.zeros(1)}, {"b": torch.zeros(1)}])
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_begins_at_the_full_rate_and_never_rises(name: str) -> None:
+    factors = [lr_factor(step, 100, 0.1, name) for step in range(100)]
+    assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert factors[10] == 1.0
+    assert all(0 <= b <= a for a, b in pairwise(factors[10:]))
+    assert (factors[-1] < 0.06) == (name != "constant")
+    assert (factors[80] == 1.0) == (name in ("constant", "plateau"))
+
+
+def test_the_running_mean_follows_and_gives_the_weights_back() -> None:
+    model = nn.Linear(2, 1)
+    mean = RunningMean(model, decay=0.9)
+    expected = model.weight.detach().clone()
+    for step in range(1, 6):
+        with torch.no_grad():
+            model.weight.add_(1.0)
+        mean.update(step)
+        decay = min(0.9, step / (step + 10))
+        expected = decay * expected + (1 - decay) * model.weight.detach()
+    now = model.weight.detach().clone()
+    with mean.in_place():
+        torch.testing.assert_close(model.weight.detach(), expected)
+    assert torch.equal(model.weight, now)
+
+
+def test_one_kernel_gives_the_same_steps() -> None:
+    weights = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 3)
+        optimizer = build_optimizer(model, TrainConfig(fused=fused, lr=0.1))
+        for _ in range(3):
+            model(torch.ones(2, 4)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        weights.append(model.weight.detach())
+    torch.testing.assert_close(weights[0], weights[1])

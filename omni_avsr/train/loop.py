@@ -233,7 +233,9 @@ class Trainer:
         self.at.scaler = scaler.state_dict() if scaler is not None else {}
         path = self.folder
         if self.accelerator.is_main_process:
-            path = state.save_checkpoint(self.folder, self.model, self.optimizer, self.at, self.mean and self.mean.mean)
+            path = state.save_checkpoint(
+                self.folder, self.model, self.optimizer, self.at, None if self.mean is None else self.mean.mean
+            )
             state.prune(self.folder, self.knobs.keep)
         self.accelerator.wait_for_everyone()
         return path
@@ -245,7 +247,7 @@ class Trainer:
         found = state.checkpoints(self.folder)
         if not found:
             return state.Position()
-        at = state.load_checkpoint(found[0], self.model, self.optimizer, self.mean and self.mean.mean)
+        at = state.load_checkpoint(found[0], self.model, self.optimizer, None if self.mean is None else self.mean.mean)
         if len(at.ranks) != processes:
             raise ConfigError(f"{found[0]} was written by {len(at.ranks)} process(es), not {processes}; start as many")
         self.window.update({name: list(entry) for name, entry in at.ranks[rank]["window"].items()})

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from omni_avsr.errors import InputError, NoAudioError, NoVideoError
+from omni_avsr.model.draft import drafts
 from omni_avsr.model.omni import OmniAVSR, Rates
 from omni_avsr.model.search import DecodeOptions, Prompt, Search
 from omni_avsr.tasks import TASKS
@@ -85,9 +86,13 @@ def prompts(
         groups.setdefault((tasks[row], tuple(own.items())), []).append(row)
     out: dict[int, Prompt] = {}
     for (name, setting), rows in groups.items():
-        tokens = model.project({m: encoded[m] for m, _ in setting}, dict(setting)).tokens
+        perceived = {m: encoded[m] for m, _ in setting}
+        drafting = options.draft and options.beam_size == 1 and model.ctc
+        guesses = drafts(model.ctc, perceived, model.tokenizer) if drafting else None
+        tokens = model.project(perceived, dict(setting)).tokens
         for row, prefix in zip(rows, model.prefixes(name, tokens, rows), strict=True):
-            out[row] = Prompt(prefix, name, options.max_new_tokens or _limit(batch, name, row))
+            limit = options.max_new_tokens or _limit(batch, name, row)
+            out[row] = Prompt(prefix, name, limit, guesses[row] if guesses else None)
     return [out[row] for row in range(len(batch))]
 
 

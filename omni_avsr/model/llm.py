@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -88,6 +89,14 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; special tokens are left out."""
         return str(self._backend.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The words that are one token each, without those that look like another's beginning (of BPE's making)."""
+        texts = {self._backend.decode([i]).strip() for i in range(len(self))}
+        one = len(self.encode("a"))
+        words = sorted(w for w in texts if w.isalpha() and len(self.encode(f"a {w}")) == one + 1)
+        return [w for w, after in zip(words, [*words[1:], ""], strict=True) if len(w) == 1 or not after.startswith(w)]
 
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json into `folder`."""

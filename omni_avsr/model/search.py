@@ -37,7 +37,8 @@ class DecodeOptions:
         beam_size: hypotheses kept per row; 1 = greedy.
         max_new_tokens: most tokens of text; None = 32 + 16 per second of the row, so that no speech is cut off.
         length_penalty: hypotheses compete by sum of log-probabilities / tokens ** length_penalty.
-        draft: let a CTC head guess the answer and the LLM only check it. Fewer passes, the same words.
+        draft: greedy search only: a CTC head guesses the answer and the LLM checks it. Fewer passes, the same words.
+            (Several beams bring a new guess at nearly every step: 1.3 times fewer passes, twice the positions.)
     """
 
     beam_size: int = 5

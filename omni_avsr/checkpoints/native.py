@@ -38,6 +38,7 @@ from omni_avsr.checkpoints.weights import (
 )
 from omni_avsr.config import ModelConfig, parse
 from omni_avsr.errors import AssetError, CheckpointError, ConfigError
+from omni_avsr.model import compute
 from omni_avsr.model.llm import Tokenizer
 from omni_avsr.model.lora import PeftAdapter, export_peft, import_peft
 from omni_avsr.model.omni import OmniAVSR, build_model
@@ -260,6 +261,29 @@ def load_model(
     for tensor in state(model).values():  # not model.to(dtype): that would round the rotary frequencies as well
         tensor.data = tensor.data.to(dtype) if tensor.is_floating_point() else tensor.data
     return model.to(device).requires_grad_(False).eval()
+
+
+def load_for_inference(
+    name: str | Path,
+    device: str | torch.device = "cpu",
+    compute_type: str = "default",
+    fast: bool = False,
+    offline: bool = False,
+) -> OmniAVSR:
+    """A model laid out for the kernels of its device, which can no longer be trained, merged or saved.
+
+    Args:
+        name, device, offline: as `load_model`.
+        compute_type: a row of `model.compute.COMPUTE`.
+        fast: Whisper hears the real length of a clip and not its 30 s.
+
+    Raises:
+        CheckpointError, AssetError: as `load_model`.
+        ConfigError: a compute type that is unknown or does not pay on the device.
+    """
+    row = compute.compute_type(compute_type, torch.device(device))
+    model = load_model(name, device, dtype=row.dtype, offline=offline)
+    return compute.prepare(compute.without_window(model) if fast else model, row)
 
 
 def read_config(folder: str | Path) -> ModelConfig:

@@ -28,6 +28,17 @@ Device = Annotated[
         help="Where it runs.",
     ),
 ]
+ComputeType = Annotated[
+    str,
+    typer.Option(
+        "--compute_type",
+        **choices("default", "float32", "bfloat16", "float16", "int8"),
+        help="Numbers to compute in; default is exact.",
+    ),
+]
+Fast = Annotated[
+    bool, typer.Option("--fast/--exact", help="Whisper hears the real length and not 30 s: faster, a little different.")
+]
 BeamSize = Annotated[int, typer.Option("--beam_size", min=1, help="Hypotheses kept in search; 1 = greedy.")]
 BatchSize = Annotated[int, typer.Option("--batch_size", min=1, help="Stretches of speech decoded together.")]
 Out = Annotated[Path, typer.Option("--output_dir", "-o", metavar="DIR", help="Where results go.")]

@@ -20,8 +20,10 @@ from omni_avsr.cli.options import (
     AudioRate,
     BatchSize,
     BeamSize,
+    ComputeType,
     Device,
     Face,
+    Fast,
     Model,
     Offline,
     Out,
@@ -72,6 +74,8 @@ def transcribe(
     video_rate: VideoRate = None,
     beam_size: BeamSize = 5,
     device: Device = "auto",
+    compute_type: ComputeType = "default",
+    fast: Fast = False,
     batch_size: BatchSize = 8,
     output_dir: Out = Path("."),
     output_format: Annotated[
@@ -107,7 +111,7 @@ def transcribe(
     from omni_avsr.transcribe.transcriber import Request, Transcriber
 
     request = Request(task, audio_rate, video_rate, beam_size, face, batch_size, word_timestamps, save_crops)
-    transcriber = Transcriber(model, device=device, offline=offline)
+    transcriber = Transcriber(model, device=device, offline=offline, compute_type=compute_type, fast=fast)
     transcriber.check(request)
     failed = 0
     with _bar() as begin:

@@ -82,10 +82,11 @@ class LoraLinear(nn.Linear):
         for factor in self.lora_A.values():
             nn.init.kaiming_uniform_(factor, a=math.sqrt(5))
         self._unmerged: Tensor | None = None  # the base weight while a task is merged into `weight`
+        self._fast: nn.Module | None = None  # what computes W x + b instead of `weight` and `bias`
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, in) -> (B, N, out); rows take the adapters of the route."""
-        out = F.linear(x, self.weight, self.bias)
+        out = F.linear(x, self.weight, self.bias) if self._fast is None else self._fast(x)
         route = _ROUTE.get()
         if route is None or self._unmerged is not None:
             return out
@@ -103,9 +104,20 @@ class LoraLinear(nn.Linear):
         parts = x.split([count for count, _ in runs])
         return torch.cat([self._product(part, a) for part, (_, own) in zip(parts, runs, strict=True) for a in own])
 
+    def replace(self, fast: nn.Module) -> None:
+        """Lets `fast` compute the base layer, for good; the weight is given up."""
+        self._fast = fast
+        self.weight, self.bias = nn.Parameter(self.weight.new_empty(0), requires_grad=False), None
+
     @torch.no_grad()
     def merge(self, adapters: Sequence[str]) -> None:
-        """Adds the product of `adapters` to the weight; `unmerge` restores it bit by bit."""
+        """Adds the product of `adapters` to the weight; `unmerge` restores it bit by bit.
+
+        Raises:
+            ConfigError: the weight was given up for a faster layer.
+        """
+        if self._fast is not None:
+            raise ConfigError("adapters cannot be merged into a model laid out for inference; merge before `prepare`")
         self._unmerged = self.weight.detach().clone()
         delta = sum((self.lora_B[a].float() @ self.lora_A[a].float() for a in adapters), torch.zeros(()))
         self.weight.copy_(self.weight.float() + self.scale * delta)

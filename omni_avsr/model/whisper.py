@@ -61,11 +61,11 @@ class WhisperAudioEncoder(Encoder):
         longest = int(lengths.max())
         self._check(x, longest)
         if self.window:
-            states = self._states(x, None)[:, :longest]
+            states = self._states(x, None, longest)
         else:
             # A mel of an odd number of frames lacks the second half of its last state.
             x = F.pad(x, (0, max(0, 2 * longest - x.shape[-1])))[..., : 2 * longest]
-            states = self._states(x, None if bool((lengths >= longest).all()) else lengths)
+            states = self._states(x, None if bool((lengths >= longest).all()) else lengths, longest)
         return Encoded(states * valid_mask(lengths, longest)[..., None].to(states.dtype), lengths)
 
     def _check(self, x: Tensor, longest: int) -> None:
@@ -87,8 +87,8 @@ class WhisperAudioEncoder(Encoder):
         if 2 * longest > x.shape[-1] + 1:
             raise InputError(f"a length of {longest} states needs {2 * longest} mel frames, got {x.shape[-1]}")
 
-    def _states(self, mel: Tensor, lengths: Tensor | None) -> Tensor:
-        """(B, n_mels, 2 N) -> (B, N, D); frames beyond `lengths` count as zeros, None = all are valid."""
+    def _states(self, mel: Tensor, lengths: Tensor | None, wanted: int) -> Tensor:
+        """(B, n_mels, 2 N) -> (B, wanted, D); frames beyond `lengths` count as zeros, None = all are valid."""
         whisper, count = self.whisper, mel.shape[-1] // 2
         if lengths is not None:  # conv1 reads one frame beyond the end; conv2, striding by two, reads none
             mel = mel * valid_mask(2 * lengths, 2 * count)[:, None].to(mel.dtype)
@@ -96,10 +96,18 @@ class WhisperAudioEncoder(Encoder):
         x = F.gelu(whisper.conv2(x)).transpose(1, 2) + whisper.embed_positions.weight[:count]
         x = F.dropout(x, whisper.dropout, self.training)
         mask = None if lengths is None else key_mask(lengths, count)
-        for layer in whisper.layers:
+        cut = count > wanted and not self.training
+        for layer in whisper.layers[:-1] if cut else whisper.layers:
             if not (self.training and whisper.layerdrop and torch.rand(()).item() < whisper.layerdrop):
                 x = layer(x, mask)
-        return whisper.layer_norm(x)
+        return whisper.layer_norm(_last(whisper.layers[-1], x, wanted) if cut else x[:, :wanted])
+
+
+def _last(layer: Any, x: Tensor, wanted: int) -> Tensor:
+    """The last layer, for the first `wanted` positions alone: the others are only attended to."""
+    normed = layer.self_attn_layer_norm(x)
+    x = x[:, :wanted] + layer.self_attn(hidden_states=normed[:, :wanted], key_value_states=normed)[0]
+    return x + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x))))
 
 
 def build_whisper(config: AudioEncoderConfig, preprocess: PreprocessConfig) -> WhisperAudioEncoder:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from omni_avsr.checkpoints.native import load_model
+from omni_avsr.checkpoints.native import load_for_inference
 from omni_avsr.data.mouth_store import SUFFIX, write_store
 from omni_avsr.errors import ConfigError
 from omni_avsr.media.face import face_policy
@@ -47,16 +47,28 @@ class Transcriber:
         model: "default", a model folder, a hub id, or a loaded model, which stays on its device and goes to eval mode.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1".
         offline: fetch nothing.
+        compute_type: a row of `model.compute.COMPUTE`: "default", "float32", "bfloat16", "float16", "int8". A loaded
+            model stays as it is.
+        fast: Whisper hears the real length of a stretch and not 30 s, which is another model to it. A loaded model
+            stays as it is.
 
     Raises:
         CheckpointError, AssetError: the model is missing or does not fit together.
-        ConfigError: no such device.
+        ConfigError: no such device, or a compute type that does not pay on it.
     """
 
-    def __init__(self, model: str | Path | OmniAVSR = "default", device: str = "auto", offline: bool = False) -> None:
+    def __init__(
+        self,
+        model: str | Path | OmniAVSR = "default",
+        device: str = "auto",
+        offline: bool = False,
+        compute_type: str = "default",
+        fast: bool = False,
+    ) -> None:
         self.offline = offline
-        loaded = model if isinstance(model, OmniAVSR) else load_model(model, _device(device), offline=offline)
-        self.model = loaded.eval()
+        if not isinstance(model, OmniAVSR):
+            model = load_for_inference(model, _device(device), compute_type, fast, offline)
+        self.model = model.eval()
         self.device = next(self.model.parameters()).device
 
     def transcribe(

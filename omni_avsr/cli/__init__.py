@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from omni_avsr import __version__
 from omni_avsr.cli.arguments import Spelling, normalise
+from omni_avsr.cli.doctor import doctor
 from omni_avsr.cli.evaluate import evaluate
 from omni_avsr.cli.live import live
 from omni_avsr.cli.logs import logged, unexpected, with_options
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "prepare": prepare,
+    "doctor": doctor,
     "info": info,
     "serve": serve,
     "import": import_,

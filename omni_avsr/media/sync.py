@@ -72,14 +72,16 @@ def activity(openings: np.ndarray, audio: np.ndarray) -> np.ndarray:
     return np.stack([_fit(quick(opening), wanted, np.isfinite(opening)) for opening in openings])
 
 
-def offset(opening: np.ndarray, audio: np.ndarray) -> Offset | None:
+def offset(openings: np.ndarray, audio: np.ndarray) -> Offset | None:
     """By how much the sound is late, to within ±1 s; None where there is nothing to compare.
 
     Args:
-        opening: (T,) float, of the speaker's mouth over its width; NaN where the face is not seen.
+        openings: (K, T) float, of K mouths over their widths, of which one speaks at a time while the others are
+            still; NaN where a face is not seen.
         audio: (S,) float32, 16 kHz, of the same T frames.
     """
-    seen, shown, wanted = np.isfinite(opening), quick(opening), quick(expected_opening(audio, len(opening)))
+    seen, shown = np.isfinite(openings).any(0), np.sum([quick(opening) for opening in openings], axis=0)
+    wanted = quick(expected_opening(audio, openings.shape[1]))
     lags = range(-FARTHEST, FARTHEST + 1)
     if seen.sum() < 2 * FARTHEST or np.square(wanted).mean() < 1e-6 or np.square(shown).mean() < 1e-8:
         return None

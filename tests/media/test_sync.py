@@ -50,7 +50,7 @@ def test_a_shift_is_measured(talk: Script, frames: int, hidden: bool) -> None:
     if hidden:
         shown[50:80] = np.nan
     late = np.roll(talk.audio, frames * SAMPLES_PER_FRAME)
-    found = offset(shown, late)
+    found = offset(shown[None], late)
     assert found is not None
     assert found.seconds == pytest.approx(frames / FPS, abs=0.03)
     assert found.confidence > 0.15
@@ -58,25 +58,34 @@ def test_a_shift_is_measured(talk: Script, frames: int, hidden: bool) -> None:
 
 def test_a_shift_of_less_than_a_frame_is_measured(talk: Script) -> None:
     shown = lips(talk, 0)
-    found = [offset(shown, np.roll(talk.audio, samples)) for samples in range(0, 2 * SAMPLES_PER_FRAME, 160)]
+    found = [offset(shown[None], np.roll(talk.audio, samples)) for samples in range(0, 2 * SAMPLES_PER_FRAME, 160)]
     seconds = [one.seconds for one in found if one is not None]
     assert seconds == sorted(seconds)
     assert seconds[-1] - seconds[0] == pytest.approx(0.07, abs=0.02)
 
 
+def test_a_shift_is_measured_where_two_speak_in_turn() -> None:
+    script = write_script([(0, LINES[0]), (1, LINES[1]), (0, LINES[2]), (1, LINES[3])], 2, seed=3)
+    both = np.stack([lips(script, 0), lips(script, 1)])
+    found = offset(both, np.roll(script.audio, 8 * SAMPLES_PER_FRAME))
+    assert found is not None
+    assert found.seconds == pytest.approx(0.32, abs=0.04)
+    assert found.confidence > 0.15
+
+
 def test_lips_that_belong_to_another_voice_say_nothing(talk: Script) -> None:
     other = write_script([(0, line) for line in reversed(LINES)], 1, seed=5)
     frames = min(round(other.duration * FPS), round(talk.duration * FPS))
-    found = offset(lips(other, 0)[:frames], talk.audio[: frames * SAMPLES_PER_FRAME])
+    found = offset(lips(other, 0)[None, :frames], talk.audio[: frames * SAMPLES_PER_FRAME])
     assert found is not None
     assert found.confidence < 0.2
 
 
 def test_nothing_to_compare_is_no_offset(talk: Script) -> None:
     frames = round(talk.duration * FPS)
-    assert offset(np.full(frames, np.nan), talk.audio) is None
-    assert offset(lips(talk, 0), np.zeros_like(talk.audio)) is None
-    assert offset(lips(talk, 0)[:20], talk.audio[: 20 * SAMPLES_PER_FRAME]) is None
+    assert offset(np.full((1, frames), np.nan), talk.audio) is None
+    assert offset(lips(talk, 0)[None], np.zeros_like(talk.audio)) is None
+    assert offset(lips(talk, 0)[None, :20], talk.audio[: 20 * SAMPLES_PER_FRAME]) is None
 
 
 def test_the_mouth_that_fits_is_the_speakers() -> None:

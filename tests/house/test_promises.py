@@ -54,6 +54,7 @@ def test_tables_of_the_architecture_exist() -> None:
         "LLM_FAMILIES": "model.llm",
         "TASKS": "tasks",
         "DETECTORS": "media.face",
+        "CHECKS": "media.doctor",
         "NOISES": "data.noise",
         "PREPARERS": "data.prepare",
         "WRITERS": "transcribe.subtitles",

@@ -39,6 +39,9 @@ class Mouth:
     yaw: float = math.nan  # degrees; positive looks to the right of the picture
 
 
+BLIND = Mouth(np.zeros((MOUTH_SIZE, MOUTH_SIZE), np.uint8), False, np.full(4, np.nan, np.float32))
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where the face is, in picture pixels."""
@@ -231,7 +234,7 @@ def _mouth(around: deque[_Sight | None]) -> Mouth:
     sight = around[REACH]
     assert sight is not None
     if sight.place is None:
-        return Mouth(np.zeros((MOUTH_SIZE, MOUTH_SIZE), np.uint8), False, np.full(4, np.nan, np.float32))
+        return BLIND
     offsets, points = _neighbours(around)
     centres = points[:, STABLE].mean(1)  # (n, 2): carried by six points, so they hardly tremble
     centre = _weights(offsets, FOLLOW) @ centres

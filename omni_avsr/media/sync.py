@@ -72,6 +72,16 @@ def activity(openings: np.ndarray, audio: np.ndarray) -> np.ndarray:
     return np.stack([_fit(quick(opening), wanted, np.isfinite(opening)) for opening in openings])
 
 
+def movement(openings: np.ndarray) -> np.ndarray:
+    """(K, T) float32, 0 to 1: how much each mouth moves about each frame, where there is no sound to tell more.
+
+    Args:
+        openings: as for `activity`.
+    """
+    moves = [_smooth(quick(opening) ** 2 * np.isfinite(opening), LOCAL) for opening in openings]
+    return np.array([m / (m + (3 * TREMBLE) ** 2) for m in moves], np.float32)
+
+
 def offset(openings: np.ndarray, audio: np.ndarray) -> Offset | None:
     """By how much the sound is late, to within ±1 s; None where there is nothing to compare.
 

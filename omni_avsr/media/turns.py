@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from omni_avsr.media.sync import activity
+from omni_avsr.media.sync import activity, movement
 from omni_avsr.types import FPS, SAMPLES_PER_FRAME, Speech
 
-UNSEEN = 0.1  # fit of a voice to nobody in particular: what a mouth must exceed to be its speaker
-CHANGE = 1.5  # what a change of speaker costs; fits summed over frames must make up for it
+UNSEEN = 0.08  # fit of a voice to nobody in particular: what a mouth must exceed to be its speaker
+CHANGE = 1.0  # what a change of speaker costs; fits summed over frames must make up for it
 PAUSE = 8  # frames by which a change may move to the quietest moment nearby: 0.3 s
 
 
@@ -24,12 +24,12 @@ class Turn:
     end: int  # exclusive
 
 
-def turns(openings: np.ndarray, audio: np.ndarray, speech: Sequence[Speech] | None = None) -> list[Turn]:
+def turns(openings: np.ndarray, audio: np.ndarray | None, speech: Sequence[Speech] | None = None) -> list[Turn]:
     """Splits a stretch between those who speak in it.
 
     Args:
         openings: (K, T) float, of K mouths over their widths; NaN where a face is not seen.
-        audio: (S,) float32, 16 kHz, of the same T frames.
+        audio: (S,) float32, 16 kHz, of the same T frames; None = nothing was recorded, who moves the lips speaks.
         speech: where a voice is heard, in seconds; None = everywhere. Elsewhere nobody is judged.
 
     Returns:
@@ -38,13 +38,16 @@ def turns(openings: np.ndarray, audio: np.ndarray, speech: Sequence[Speech] | No
     count, frames = openings.shape
     if not frames:
         return []
-    fit = np.vstack([activity(openings, audio), np.full(frames, UNSEEN)]) if count else np.full((1, frames), UNSEEN)
+    fit = np.full((count + 1, frames), UNSEEN)  # the last row is nobody's
+    if count:
+        fit[:count] = movement(openings) if audio is None else activity(openings, audio)
     voiced = np.full(frames, speech is None)
     for span in speech or ():
         voiced[round(span.start * FPS) : round(span.end * FPS)] = True
     path = _best_path(fit * voiced)
     edges = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), frames]
-    calm = np.maximum.accumulate([0, *(min(_calmest(audio, edge), frames) for edge in edges[1:-1]), frames]).tolist()
+    inner = edges[1:-1] if audio is None else [min(_calmest(audio, edge), frames) for edge in edges[1:-1]]
+    calm = np.maximum.accumulate([0, *inner, frames]).tolist()
     return [
         Turn(None if path[edge] == count else int(path[edge]), start, end)
         for edge, start, end in zip(edges, calm, calm[1:], strict=False)

@@ -41,6 +41,16 @@ def test_a_voice_from_elsewhere_is_nobodys() -> None:
         assert (middle == (-1 if line.speaker is None else line.speaker)).mean() > 0.8
 
 
+def test_without_sound_who_moves_the_lips_speaks() -> None:
+    script = write_script([(0, LINES[0]), (1, LINES[1])], 2, seed=29)
+    found = turns(np.stack([lips(script, 0), lips(script, 1)]), None)
+    for line in script.lines:
+        middle = (line.start + line.end) / 2 * FPS
+        assert next(t for t in found if t.start <= middle < t.end).speaker == line.speaker
+    still = np.random.default_rng(0).normal(0, 0.004, (2, 100))
+    assert [turn.speaker for turn in turns(still, None)] == [None]
+
+
 def test_nobody_in_sight_is_one_turn_of_nobody() -> None:
     script = write_script([(None, LINES[0])], 1, seed=2)
     frames = round(script.duration * FPS)

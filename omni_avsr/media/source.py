@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -157,8 +158,15 @@ def _picture_facts(stream: VideoStream, frame: av.VideoFrame | None) -> dict[str
 def _track(stream: Stream | None, frame: av.AudioFrame | av.VideoFrame | None) -> Track | None:
     if stream is None or frame is None:
         return None
-    announced = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
-    return Track(stream.index, timestamp(frame) or Fraction(0), announced)
+    return Track(stream.index, timestamp(frame) or Fraction(0), _announced(stream))
+
+
+def _announced(stream: Stream) -> float:
+    """Seconds that the header gives a stream; Matroska has them in a tag. 0 = it does not say."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "").strip("\0 "))
+    return 0.0 if tag is None else 3600.0 * int(tag[1]) + 60.0 * int(tag[2]) + float(tag[3])
 
 
 def _best(container: InputContainer, kind: str) -> Stream | None:

@@ -6,6 +6,7 @@ is looked for again; found at its old place and alike, or anywhere and the very 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ class Track:
     face: Face  # the last one seen
     looks: np.ndarray  # (16, 16, 3) float32, running mean of `appearance`
     missing: int = 0  # frames since then; 0 = seen now
+    picture: weakref.ref[np.ndarray] | None = None  # in which it was last seen
 
     def near(self, region: Region) -> bool:
         """Could this track have moved to `region`?"""
@@ -77,12 +79,15 @@ class Tracker:
 
     def follow(self, track: Track, picture: np.ndarray) -> bool:
         """Move `track` on to `picture`; False if the face is not where it was, or another is there."""
+        if not track.missing and track.picture is not None and track.picture() is picture:
+            return True  # shown again: a slow film repeats its pictures, and a damaged one for minutes
         face = self._detector.face(picture, track.face.region)
         looks = None if face is None else appearance(picture, face)
         if face is None or looks is None or likeness(track.looks, looks) < ALIKE:
             track.missing += 1
             return False
         track.see(face, looks)
+        track.picture = weakref.ref(picture)
         return True
 
     def look(self, picture: np.ndarray, known: Iterable[Track] = (), deep: bool = False) -> list[Track]:

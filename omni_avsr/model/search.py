@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from omni_avsr.errors import ConfigError
+from omni_avsr.model.hotwords import Hotwords
 from omni_avsr.model.memory import Memory, Reading
 from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.types import Hypothesis
@@ -39,12 +40,14 @@ class DecodeOptions:
         length_penalty: hypotheses compete by sum of log-probabilities / tokens ** length_penalty.
         draft: greedy search only: a CTC head guesses the answer and the LLM checks it. Fewer passes, the same words.
             (Several beams bring a new guess at nearly every step: 1.3 times fewer passes, twice the positions.)
+        hotwords: words or phrases that are preferred where the model is in doubt.
     """
 
     beam_size: int = 5
     max_new_tokens: int | None = None
     length_penalty: float = 1.0
     draft: bool = True
+    hotwords: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.beam_size < 1 or (self.max_new_tokens is not None and self.max_new_tokens < 1):
@@ -66,17 +69,20 @@ class Prompt:
 # ---- one row ---------------------------------------------------------------------------------
 
 
+_Following = tuple[int, float, float]  # a token, its log-probability, and what it is worth besides
+
+
 @dataclass(eq=False)
 class _Node:
     """A text as far as one token: a leaf of the tree of one row."""
 
     token: int = -1
     logprob: float = 0.0
-    total: float = 0.0  # sum of log-probabilities from the prompt to here
+    total: float = 0.0  # sum of log-probabilities from the prompt to here, and of what hot words are worth
     depth: int = 0  # tokens from the prompt to here
     parent: _Node | None = None
     cell: int = -1  # where the memory keeps it, counted from the end of the prompt; -1 = not read yet
-    following: list[tuple[int, float]] | None = None  # best tokens after it and their log-probabilities; None = unknown
+    following: list[_Following] | None = None  # the best tokens after it; None = unknown
     read: dict[int, _Node] = field(default_factory=dict)  # continuations that the memory holds already
 
     def path(self) -> list[_Node]:
@@ -157,9 +163,9 @@ class _Row:
     def _step(self) -> None:
         beams, penalty = self.options.beam_size, self.options.length_penalty
         candidates = [
-            (beam.total + logprob, logprob, beam, token)
+            (beam.total + logprob + worth, logprob, beam, token)
             for beam in self.open
-            for token, logprob in beam.following or ()
+            for token, logprob, worth in beam.following or ()
         ]
         following: list[_Node] = []
         for rank, (total, logprob, parent, token) in enumerate(
@@ -209,6 +215,7 @@ class Search:
             raise ConfigError(
                 f"beam_size = {options.beam_size}: at most {len(self.tokenizer) // 2} with this vocabulary"
             )
+        self.hotwords = Hotwords(options.hotwords, self.tokenizer.encode) if options.hotwords else None
         self.passes = self.positions = 0
 
     @torch.inference_mode()
@@ -253,16 +260,17 @@ class Search:
             positions += [length + node.depth - 1 for node in nodes]
             tasks += [row.prompt.task] * (len(positions) - len(tasks))
         reading = Reading.of(memory, starts, sees, like=new)
-        following = self._following(torch.cat(pieces), positions, tasks, asked, reading)
-        for row, nodes in zip(rows, wanted, strict=True):
-            for node in nodes if row.begun else [row.root, *nodes]:
-                node.following = next(following)
+        asking = [n for row, nodes in zip(rows, wanted, strict=True) for n in ([] if row.begun else [row.root]) + nodes]
+        logprobs = self._logprobs(torch.cat(pieces), positions, tasks, asked, reading)
+        for node, following in zip(asking, self._best(logprobs, asking), strict=True):
+            node.following = following
+        for row in rows:
             row.begun = True
 
-    def _following(
+    def _logprobs(
         self, states: Tensor, positions: Sequence[int], tasks: Sequence[str], asked: Sequence[int], reading: Reading
-    ) -> Iterator[list[tuple[int, float]]]:
-        """(T, H) embeddings -> for each position in `asked` its 2 K best continuations."""
+    ) -> Tensor:
+        """(T, H) embeddings -> (asked, V) log-probabilities of what follows each position in `asked`."""
         self.passes += 1
         self.positions += len(positions)
         with self.adapters.use(tasks):
@@ -273,9 +281,25 @@ class Search:
                 reading=reading,
             )
         hidden = out.last_hidden_state[torch.tensor(asked, device=states.device), 0]
-        logprobs = self.llm.get_output_embeddings()(hidden).float().log_softmax(-1)  # (asked, V)
-        best, index = logprobs.topk(2 * self.options.beam_size)
-        return (list(zip(t, p, strict=True)) for t, p in zip(index.tolist(), best.tolist(), strict=True))
+        return self.llm.get_output_embeddings()(hidden).float().log_softmax(-1)
+
+    def _best(self, logprobs: Tensor, nodes: Sequence[_Node]) -> Iterator[list[_Following]]:
+        """(nodes, V) -> for each node its 2 K best continuations."""
+        worth = self._worth(logprobs, nodes)
+        index = (logprobs + worth).topk(2 * self.options.beam_size).indices
+        columns = index, logprobs.gather(1, index), worth.gather(1, index)
+        return (list(zip(*row, strict=True)) for row in zip(*(c.tolist() for c in columns), strict=True))
+
+    def _worth(self, logprobs: Tensor, nodes: Sequence[_Node]) -> Tensor:
+        """(nodes, V): what hot words add to the log-probabilities."""
+        if self.hotwords is None:
+            return logprobs.new_zeros(1, 1).expand_as(logprobs)
+        worth = torch.empty_like(logprobs)
+        for row, node in zip(worth, nodes, strict=True):
+            usual, others = self.hotwords.worth([n.token for n in node.path()])
+            row.fill_(usual)
+            row[list(others)] = row.new_tensor(list(others.values()))
+        return worth
 
     def _hypothesis(self, row: _Row) -> Hypothesis:
         nodes = row.best
@@ -285,5 +309,5 @@ class Search:
             text=self.tokenizer.decode(tokens),
             tokens=tokens,
             token_logprobs=tuple(node.logprob for node in said),
-            score=nodes[-1].total / nodes[-1].depth,
+            score=sum(node.logprob for node in nodes) / len(nodes),  # what hot words are worth is no evidence
         )

@@ -20,7 +20,7 @@ from tests.media.conftest import write
 
 Run = Callable[..., Result]
 
-FILES = 32
+FILES = 200
 GOOD, NOTED, FAILED, QUIET = "transcribed", "transcribed, with a note", "failed", "no words"
 
 
@@ -61,11 +61,14 @@ def originals(folder: Path) -> dict[str, tuple[Path, str]]:
     (folder / "text.mp4").write_text("not media at all " * 100)
     (folder / "zero.mp4").touch()
     (folder / "photo.mp4").write_bytes(cv2.imencode(".jpg", frames[0])[1].tobytes())
-    made = {
+    return {
         "plain": (whole, GOOD),
         "rotated": (file("rotated.mp4", frames=turned, audio=mono, rotate=90), GOOD),
         "twelve": (file("twelve.mp4", frames=small[::2], fps=Fraction(25, 2), audio=mono), GOOD),
-        "surround": (file("surround.mkv", frames=small, audio=np.repeat(mono, 6, 1), acodec="flac", layout="5.1"), GOOD),
+        "surround": (
+            file("surround.mkv", frames=small, audio=np.repeat(mono, 6, 1), acodec="flac", layout="5.1"),
+            GOOD,
+        ),
         "hdr": (hdr(folder / "hdr.mp4", small, audio), GOOD),
         "portrait": (file("portrait.mp4", frames=tall, audio=mono), GOOD),
         "uhd": (file("uhd.mp4", frames=large, audio=mono[: 30 * 640]), GOOD),
@@ -79,7 +82,6 @@ def originals(folder: Path) -> dict[str, tuple[Path, str]]:
         "zero": (folder / "zero.mp4", FAILED),
         "photo": (folder / "photo.mp4", FAILED),
     }
-    return made
 
 
 @pytest.mark.slow
@@ -102,7 +104,7 @@ def test_two_hundred_files_good_odd_and_broken(run: Run, says: None, model_folde
     assert total == f"{len(of[FAILED])} of {FILES} files failed"
     assert len(lines) == len(of[FAILED]) + len(of[NOTED]), "one line for each file with a problem, and no other"
     said = {line.split(": ")[1].removeprefix("in/"): line.split(": ")[0] for line in lines}
-    assert said == {name: "failed" for name in of[FAILED]} | {name: "note" for name in of[NOTED]}
+    assert said == dict.fromkeys(of[FAILED], "failed") | dict.fromkeys(of[NOTED], "note")
     words = {p.name: json.loads(p.read_text())["text"] for p in (tmp_path / "out").iterdir()}
     stems = {Path(name).stem: name for name in expected}
     assert {stems[Path(out).stem]: text for out, text in words.items()} == {

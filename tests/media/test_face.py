@@ -157,3 +157,21 @@ def test_nobody_is_looked_for_while_the_face_is_seen() -> None:
     empty = Stage([{}] * 200)
     list(follow_one(empty.pictures(), face_policy("largest"), empty))
     assert empty.looks == 200 / REDETECT
+
+
+def test_a_picture_that_is_shown_again_is_not_looked_at_again(mediapipe: MediaPipeDetector, talker: Any) -> None:
+    class Counting:
+        looks = 0
+
+        def detect(self, picture: np.ndarray, deep: bool = False) -> Any:
+            return mediapipe.detect(picture, deep)
+
+        def face(self, picture: np.ndarray, region: Any) -> Any:
+            self.looks += 1
+            return mediapipe.face(picture, region)
+
+    detector = Counting()
+    pictures = [picture for picture in talker.frames[:3] for _ in range(50)]
+    found = [face for _, face in follow_one(pictures, face_policy("largest"), detector)]
+    assert None not in found
+    assert detector.looks <= 5

@@ -426,6 +426,12 @@ def test_a_truncated_file_gives_what_decodes_and_warns(media: Writer, caplog: py
     assert 20 < len(clip.frames) < 140
     assert numbers(clip.frames[:20]) == list(range(20))
     assert "cut short" in caplog.text
+    matroska = media("whole.mkv", frames=counter(150))  # it says how long its streams are in tags
+    matroska.write_bytes(matroska.read_bytes()[: matroska.stat().st_size * 6 // 10])
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        read_clip(matroska)
+    assert "announces 6.0 s but ends after" in caplog.text
     headless = media("headless.mp4", **what)  # index last, and lost
     headless.write_bytes(headless.read_bytes()[: headless.stat().st_size // 2])
     with pytest.raises(MediaError, match="cannot be read as media"):

@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from omni_avsr.cli.logs import watched
-from omni_avsr.cli.options import AudioRate, BeamSize, Device, Face, Model, Offline, Task, VideoRate, choices
+from omni_avsr.cli.options import (
+    AudioRate,
+    BeamSize,
+    ComputeType,
+    Device,
+    Face,
+    Hotwords,
+    Model,
+    Offline,
+    Task,
+    VideoRate,
+    choices,
+)
 from omni_avsr.cli.transcribe import line
 from omni_avsr.transcribe.subtitles import WRITERS, formats, save
 
@@ -43,12 +55,14 @@ def live(
     beam_size: BeamSize = 5,
     device: Device = "auto",
     face: Face = "largest",
+    hotwords: Hotwords = "",
     output_dir: Annotated[
         Path | None, typer.Option("--output_dir", "-o", metavar="DIR", help="Also write the captions when it ends.")
     ] = None,
     output_format: Annotated[
         str, typer.Option("--output_format", "-f", **choices(*WRITERS, "all"), help="What is written.")
     ] = "all",
+    compute_type: ComputeType = "default",
     offline: Offline = False,
 ) -> None:
     """Caption what is said now, by microphone and camera. Nothing is stored but what -o asks for."""
@@ -61,8 +75,8 @@ def live(
     from omni_avsr.live.sources import FileSource
     from omni_avsr.transcribe.transcriber import Request, Transcriber
 
-    request = Request(task, audio_rate, video_rate, beam_size, face)
-    transcriber = Transcriber(model, device=device, offline=offline)
+    request = Request(task, audio_rate, video_rate, beam_size, face, hotwords=hotwords)
+    transcriber = Transcriber(model, device=device, offline=offline, compute_type=compute_type)
     transcriber.check(request)
     capture: LiveSource = FileSource(source, speed) if source else DeviceSource(camera, microphone)
     typer.echo(f"{capture.name}; Ctrl-C ends", err=True)

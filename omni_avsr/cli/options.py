@@ -55,3 +55,7 @@ VideoRate = Annotated[
     typer.Option("--video_rate", min=1, show_default="the finest", help="Video frames (25/s) per token."),
 ]
 Face = Annotated[str, typer.Option("--face", metavar="largest|x,y,w,h", help="Which of several faces.")]
+Hotwords = Annotated[
+    str,
+    typer.Option("--hotwords", metavar="WORD,...", help="Names and terms to prefer where the model is in doubt."),
+]

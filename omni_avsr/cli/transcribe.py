@@ -24,6 +24,7 @@ from omni_avsr.cli.options import (
     Device,
     Face,
     Fast,
+    Hotwords,
     Model,
     Offline,
     Out,
@@ -91,6 +92,7 @@ def transcribe(
         bool, _subtitles("--highlight_words/--no_highlight_words", help="Underline the word that is being said.")
     ] = False,
     face: Face = "largest",
+    hotwords: Hotwords = "",
     save_crops: Annotated[
         Path | None, typer.Option("--save_crops", metavar="DIR", help="Keep what the model saw, as small videos.")
     ] = None,
@@ -110,7 +112,7 @@ def transcribe(
         return
     from omni_avsr.transcribe.transcriber import Request, Transcriber
 
-    request = Request(task, audio_rate, video_rate, beam_size, face, batch_size, word_timestamps, save_crops)
+    request = Request(task, audio_rate, video_rate, beam_size, face, batch_size, word_timestamps, save_crops, hotwords)
     transcriber = Transcriber(model, device=device, offline=offline, compute_type=compute_type, fast=fast)
     transcriber.check(request)
     failed = 0

@@ -12,6 +12,7 @@ import torch
 
 from omni_avsr.checkpoints.native import load_for_inference
 from omni_avsr.data.mouth_store import SUFFIX, write_store
+from omni_avsr.data.normalize import normalize
 from omni_avsr.errors import ConfigError
 from omni_avsr.media.face import face_policy
 from omni_avsr.media.features import extract
@@ -38,6 +39,12 @@ class Request:
     batch_size: int = 8
     word_timestamps: bool = False
     save_crops: Path | None = None
+    hotwords: str = ""
+
+    def search(self, normalizer: str) -> DecodeOptions:
+        """How hypotheses are found; hot words are written as the model's transcripts are."""
+        words = (normalize(phrase, normalizer) for phrase in self.hotwords.split(","))
+        return DecodeOptions(self.beam_size, hotwords=tuple(word for word in words if word))
 
 
 class Transcriber:
@@ -81,6 +88,7 @@ class Transcriber:
         face: str = "largest",
         batch_size: int = 8,
         word_timestamps: bool = False,
+        hotwords: str = "",
         *,
         audio: np.ndarray | None = None,
         video: np.ndarray | None = None,
@@ -98,6 +106,7 @@ class Transcriber:
             face: which of several faces: 'largest' or 'x,y,w,h'.
             batch_size: windows decoded together.
             word_timestamps: give every word its time; needs a model with a CTC head.
+            hotwords: words or phrases between commas that are preferred where the model is in doubt; any model can.
             audio: (S,) float32, 16 kHz, instead of `source`.
             video: (T, height, width, 3) uint8 RGB, instead of `source`, with or without `audio`.
             fps: frames per second of `video`; required with it.
@@ -114,7 +123,7 @@ class Transcriber:
             ConfigError: an unknown task or face, or word times of a model without a CTC head.
         """
         crops = None if save_crops is None else Path(save_crops)
-        request = Request(task, audio_rate, video_rate, beam_size, face, batch_size, word_timestamps, crops)
+        request = Request(task, audio_rate, video_rate, beam_size, face, batch_size, word_timestamps, crops, hotwords)
         self.check(request)
         media = open_input(source, audio, video, fps)
         try:
@@ -138,7 +147,7 @@ class Transcriber:
         for task in wanted_tasks(request.task, self.model.config.tasks):
             self.model.check_rates(task, request.audio_rate, request.video_rate)
         face_policy(request.face)
-        DecodeOptions(request.beam_size)
+        request.search(self.model.config.preprocess.normalizer)
         if request.batch_size < 1:
             raise ConfigError(f"batch_size = {request.batch_size}: it must be at least 1")
         if request.word_timestamps and not self.model.ctc:
@@ -179,7 +188,8 @@ class Transcriber:
         return recognise(self.model, utterances, options)
 
     def _recognise(self, group: Sequence[Planned], request: Request) -> Iterator[Segment]:
-        found = self.recognise([self._utterance(p, request) for p in group], DecodeOptions(request.beam_size))
+        options = request.search(self.model.config.preprocess.normalizer)
+        found = self.recognise([self._utterance(p, request) for p in group], options)
         for planned, recognised in zip(group, found, strict=True):
             rates = self.model.check_rates(planned.task, request.audio_rate, request.video_rate)
             yield _segment(planned, recognised, rates)

@@ -12,7 +12,8 @@ import pytest
 from typer.testing import Result
 
 from omni_avsr.media.mouth import Mouth
-from omni_avsr.types import Word
+from omni_avsr.model.decode import DecodeOptions
+from omni_avsr.types import Hypothesis, Word
 from tests.clips import grey, silence, video, voice, wav
 
 Run = Callable[..., Result]
@@ -145,6 +146,22 @@ def test_lines_of_subtitles_as_whisper_types_them(run: Run, words: None, model_f
     )
     assert marked.exit_code == 0
     assert "<u>bin</u> blue at f two now" in (tmp_path / "clip.vtt").read_text()
+
+
+def test_hot_words_reach_the_search_as_transcripts_write_them(
+    run: Run, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fake(model: object, batch: object, tasks: object, rates: object, options: DecodeOptions, *_: object) -> object:
+        asked.append(options.hotwords)
+        return [Hypothesis("now", (1,), (-0.1,), -0.1)]
+
+    monkeypatch.setattr("omni_avsr.transcribe.recognition.decode", fake)
+    wav(tmp_path / "clip.wav", voice())
+    typed = ("--hotwords", "Zebra, F two!,")
+    assert run("transcribe", "clip.wav", "--model", model_folder, "-f", "txt", *typed).exit_code == 0
+    assert asked == [("zebra", "f two")]
 
 
 @pytest.mark.parametrize("option", ["--max_line_width", "--max_line_count", "--max_words_per_line"])

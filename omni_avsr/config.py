@@ -181,6 +181,9 @@ class CompatConfig(Knobs):
     trim_to_rate: bool = False
     """Official, one rate: frames beyond the last whole group of `video_rate` are cut off before the encoder sees them.
     Ours: the encoder sees all frames; what is left over is dropped after it."""
+    no_layer_norm: tuple[Literal["audio", "video"], ...] = ()
+    """Official: the MLPs of these modalities lack the LayerNorm, which was passed as the bias argument by mistake.
+    Ours: `projector.layer_norm` holds for all."""
     plain_kernels: bool = False
     """Official: AV-HuBERT has a Conv3d stem in row-major memory and plain attention. Ours: the same sums by a folded
     stem, channels last, and fused attention, which are faster and round differently."""

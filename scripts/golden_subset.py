@@ -22,7 +22,7 @@ SINGLE = ("llama_avsr/asr_avg_ln_sink",)  # one task, LayerNorm, decorrelation l
 TAIL = 6  # positions
 KEPT_FACTS = (
     *("rank", "alpha", "lora_scaling", "rates_audio", "rates_video", "ratio_audio", "ratio_video", "modality", "meta"),
-    *("max_new_tokens", "task_weights", "llm_family", "avhubert", "sink", "sink_factor"),
+    *("argv", "task_weights", "avhubert", "sink", "sink_factor"),
 )
 FRAMES = ("proj_audio", "proj_video", "enc_audio", "enc_video", "embeds", "logits")
 

@@ -141,6 +141,12 @@ def _invisible(
             f"{where}: AV-HuBERT of width {width} is neither base (768) nor large (1024), and its number of attention "
             "heads shows in no shape; name a fairseq file of that size with --video_encoder FILE, or --video_heads N"
         )
+    told = _find(settings, "encoder_embed_dim")
+    if told not in (None, width):
+        raise CheckpointError(
+            f"{where}: AV-HuBERT is {width} wide here, but {told} in the settings; --video_encoder names one of another "
+            "size: give the file of the training command"
+        )
     fuse = _find(settings, "modality_fuse") or "concat"
     if fuse != "concat":
         raise CheckpointError(f"{where} fuses its streams by '{fuse}'; only 'concat', the published way, is supported")

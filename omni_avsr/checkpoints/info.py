@@ -59,9 +59,9 @@ QUIRKS: dict[str, Quirk] = {
         "rate leaves a token, and the number is a knob (preprocess.min_audio_frames).",
     ),
     "missing_layer_norm": Quirk(
-        lambda c, o: _imported(c, o) and not c.projector.layer_norm,
+        lambda c, o: bool(c.compat.no_layer_norm),
         "The projectors lack the LayerNorm that the paper draws (it was passed as the bias argument); ours has it "
-        "unless projector.layer_norm is off, as here.",
+        "unless projector.layer_norm is off.",
     ),
     "waveform_norm": Quirk(
         lambda c, o: c.preprocess.waveform_norm,

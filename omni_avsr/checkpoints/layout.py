@@ -154,7 +154,8 @@ class _Reader:
     def mlps(self) -> Projectors:
         """Linear-ReLU-Linear(-LayerNorm), one per modality or per modality and rate."""
         ratios: dict[str, tuple[int, ...]] = {}
-        kinds: set[tuple[bool, bool, int]] = set()  # listed, layer norm, hidden
+        kinds: set[tuple[bool, int]] = set()  # listed, hidden
+        norms: dict[Modality, set[bool]] = {}
         for modality in self.modalities:
             prefix = f"{modality}_proj"
             listed = self.has(f"{prefix}.0.0.")
@@ -163,17 +164,21 @@ class _Reader:
             stems = [f"{prefix}.{i}" for i in range(count)] if listed else [prefix]
             inputs = [self.need(f"{stem}.0.weight") for stem in stems]
             ratios[modality] = tuple(self._ratio(modality, width) for _, width in inputs)
-            kinds |= {(listed, f"{s}.3.weight" in self.shapes, h) for s, (h, _) in zip(stems, inputs, strict=True)}
-        if len(kinds) > 1:
+            kinds |= {(listed, hidden) for hidden, _ in inputs}
+            norms[modality] = {f"{stem}.3.weight" in self.shapes for stem in stems}
+        if len(kinds) > 1 or any(len(found) > 1 for found in norms.values()):
             raise CheckpointError(
-                f"{self.where}: its projectors differ (per rate, LayerNorm, hidden width: {sorted(kinds)}); "
-                "only models whose audio and video projectors are of one kind can be imported"
+                f"{self.where}: its projectors differ (per rate, hidden width: {sorted(kinds)}; LayerNorm: {norms}); "
+                "only models whose projectors are of one kind can be imported"
             )
-        listed, norm, hidden = kinds.pop()
+        listed, hidden = kinds.pop()
+        lacking = tuple(m for m, found in norms.items() if found == {False})
+        norm = self.system.unified or len(lacking) < len(norms)  # Llama-AVSR goes without it on purpose
         compression = self._compression(ratios)
         rates = {m: self._rates(m, ratios[m], listed, compression) for m in ratios}
         single = listed or all(len(r) == 1 for r in rates.values())
-        return Projectors("mlp_per_rate" if single else "mlp_shared", compression, rates, listed, hidden, norm)
+        kind = "mlp_per_rate" if single else "mlp_shared"
+        return Projectors(kind, compression, rates, listed, hidden, norm, lacking if norm else ())
 
     def _ratio(self, modality: str, width: int) -> int:
         """How many encoder states a projector reads at once."""

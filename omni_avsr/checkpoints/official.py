@@ -312,6 +312,7 @@ def model_config(
         compat=CompatConfig(
             unmasked_padding=True,
             trim_to_longest=True,
+            no_layer_norm=projectors.no_layer_norm,
             trim_to_rate="video" in projectors.rates and projectors.single,
             plain_kernels="video" in projectors.rates,
             train_on_padding=family == "qwen2",

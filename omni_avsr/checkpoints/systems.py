@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from omni_avsr.errors import CheckpointError
+from omni_avsr.tasks import Modality
 
 Strategy = Literal["none", "S", "T", "ST"]
 Compression = Literal["average", "stack"]
@@ -165,7 +166,8 @@ class Projectors:
         rates: modality -> rates, in the order of the projectors.
         listed: whether there is a projector per rate (keys carry the position of the rate).
         hidden: width between the projector's linear layers.
-        layer_norm: whether projectors end in one.
+        layer_norm: whether projectors end in one, by what the program means.
+        no_layer_norm: modalities whose projectors lack it nevertheless.
         pools: key of our pool -> its official keys; empty for MLPs.
         top_k: experts per token.
     """
@@ -176,6 +178,7 @@ class Projectors:
     listed: bool
     hidden: int
     layer_norm: bool
+    no_layer_norm: tuple[Modality, ...] = ()
     pools: dict[str, Pool] = field(default_factory=dict)
     top_k: int = 1
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as RawTokenizer
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from omni_avsr.config import LLMConfig
 from omni_avsr.errors import AssetError, ConfigError, nearest
@@ -104,17 +104,16 @@ class Tokenizer:
 
     @classmethod
     def load(cls, source: str | Path, family: str, offline: bool = False) -> Tokenizer:
-        """The tokenizer of a directory or hub id. No code from there is run.
+        """The tokenizer of a directory or hub id, as its tokenizer.json says. No code from there is run.
 
         Raises:
             AssetError: there is none, or it may not be fetched.
         """
         try:
-            backend = AutoTokenizer.from_pretrained(str(source), local_files_only=offline, trust_remote_code=False)
+            # not AutoTokenizer: beside a Qwen configuration it replaces the rules of tokenizer.json by its own
+            backend = PreTrainedTokenizerFast.from_pretrained(str(source), local_files_only=offline)
         except (OSError, ValueError) as error:
-            raise AssetError(f"no tokenizer in '{source}': {_first_line(error)}") from None
-        if not isinstance(backend, PreTrainedTokenizerFast):
-            raise AssetError(f"the tokenizer in '{source}' has no tokenizer.json; save it as a fast tokenizer")
+            raise AssetError(f"no tokenizer.json in '{source}': {_first_line(error)}") from None
         return cls(backend, family)
 
     def _id(self, token: str) -> int:

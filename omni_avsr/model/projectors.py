@@ -62,9 +62,9 @@ class Sharing:
 class MLP(nn.Sequential):
     """Linear-ReLU-Linear(-LayerNorm); (..., width) -> (..., out_dim)."""
 
-    def __init__(self, width: int, out_dim: int, config: ProjectorConfig) -> None:
-        norm = [nn.LayerNorm(out_dim)] if config.layer_norm else []
-        super().__init__(nn.Linear(width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, out_dim), *norm)
+    def __init__(self, width: int, hidden: int, out_dim: int, layer_norm: bool) -> None:
+        norm = [nn.LayerNorm(out_dim)] if layer_norm else []
+        super().__init__(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out_dim), *norm)
 
 
 class Experts(nn.Module):
@@ -224,13 +224,10 @@ class MLPProjector(Projector):
 
     def __init__(self, config: ModelConfig, dims: Mapping[str, int], out_dim: int, sharing: Sharing) -> None:
         super().__init__(config, dims, sharing)
-        self.sharing = sharing
-        self.mlps = nn.ModuleDict(
-            {
-                key: MLP(self._widths[members[0]], out_dim, config.projector)
-                for key, members in _groups(self._widths, sharing).items()
-            }
-        )
+        self.sharing, self.mlps = sharing, nn.ModuleDict()
+        for key, ((modality, position), *_) in _groups(self._widths, sharing).items():
+            norm = config.projector.layer_norm and modality not in config.compat.no_layer_norm
+            self.mlps[key] = MLP(self._widths[modality, position], config.projector.hidden, out_dim, norm)
 
     def _project(self, packed: Tensors, slots: dict[str, Slot]) -> tuple[Tensors, Tensors, Tensors]:
         return {m: self.mlps[self.sharing.key(slots[m])](x) for m, x in packed.items()}, {}, {}

@@ -78,7 +78,9 @@ def test_stacked_rates_show_in_shapes(importing: Import) -> None:
     config = load_model(importing("stack")).config
     assert (config.compression, config.audio_rates, config.video_rates) == ("stack", (4, 16), (2, 5))
     assert (config.lora.strategy, config.lora.rank, config.lora.scale) == ("S", 2, 0.125)
-    assert (config.projector.kind, config.projector.layer_norm, config.projector.hidden) == ("mlp_per_rate", False, 40)
+    assert (config.projector.kind, config.compat.no_layer_norm, config.projector.hidden) == (
+        *("mlp_per_rate", ("audio", "video"), 40),
+    )
     assert config.tasks == ("asr", "vsr", "avsr")
     assert config.compat.train_on_padding is False
 
@@ -226,7 +228,7 @@ def _official_names(model: OmniAVSR, kind: str) -> State:
         kind, {"audio_0": "audio_proj", "video_0": "video_proj"}
     )
     pools = {name: Pool(prefix, 3, "w1", "w2", "ln") for name, prefix in prefixes.items()}
-    projectors = Projectors(kind, "average", {}, False, 20, True, pools)
+    projectors = Projectors(kind, "average", {}, listed=False, hidden=20, layer_norm=True, pools=pools)
     layout = Layout(SYSTEMS["llama-smop"], ("avsr",), Lora("S"), projectors, {})
     out: State = {}
     for name, value in state(model).items():
@@ -330,7 +332,7 @@ NO_KEY = r"has no key '{}', expected with shape "
         (lambda t: t.update(**{"audiovisual_encoder.x": torch.ones(1)}), "one audio-visual encoder.*not supported"),
         (lambda t: t.update(**{"audio_encoder.feature_projection.x": torch.ones(1)}), "WavLM.*not supported"),
         (lambda t: t.clear(), "holds no state dict"),
-        (lambda t: t.update(**{"audio_proj.0.3.weight": torch.ones(64)}), "projectors differ"),
+        (lambda t: t.update(**{"audio_proj.0.3.weight": torch.ones(64)}), "LayerNorm: {'audio'.*True"),
         (lambda t: [t.pop(k) for k in list(t) if k.startswith("video_encoder.")], r"has no 'video_encoder\.\*' keys"),
     ],
 )

@@ -103,10 +103,10 @@ def _check_config(config: ModelConfig, strategy: str, llm: str) -> None:
     assert config.lora.rank == RANKS[llm]
     assert config.lora.scale == 0.125
     assert (config.audio_rates, config.video_rates, config.compression) == ((4, 16), (2, 5), "average")
-    assert (config.projector.kind, config.projector.hidden, config.projector.layer_norm) == (
+    assert (config.projector.kind, config.projector.hidden, config.compat.no_layer_norm) == (
         "mlp_per_rate",
         2048,
-        False,
+        ("audio", "video"),
     )
     eye = config.video_encoder
     assert (eye.embed_dim, eye.layers, eye.heads, eye.ffn_dim, eye.lora_rank) == (1024, 24, 16, 4096, 64)

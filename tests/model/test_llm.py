@@ -69,7 +69,7 @@ def test_tokenizer_comes_back_from_disk(family, tmp_path):
 
 
 def test_tokenizer_that_does_not_fit_is_refused(tmp_path):
-    with pytest.raises(AssetError, match="no tokenizer in"):
+    with pytest.raises(AssetError, match="no tokenizer.json in"):
         Tokenizer.load(tmp_path / "nothing", "llama", offline=True)
     train_tokenizer(TEXTS, 300, "qwen2").save(tmp_path)
     with pytest.raises(ConfigError, match="family 'llama'"):

@@ -84,13 +84,28 @@ class Golden:
     @cached_property
     def llm(self) -> Path:
         """A directory with the LLM's configuration and tokenizer, and no weights."""
-        family = "qwen" if "qwen" in self.facts.get("llm_family", "llama") else "llama"
+        family = "qwen" if "qwen" in self._argument("--llm-model").lower() else "llama"
         return self._directory(family, f"configs/{family}_config.json", ROOT / f"tokenizer_{family}")
 
     @cached_property
     def whisper(self) -> Path:
         """A directory with the audio encoder's configuration."""
         return self._directory("whisper", "configs/whisper_config.json", None)
+
+    @property
+    def avhubert(self) -> Path:
+        """A fairseq file of the video encoder's size; not every set of goldens has it."""
+        return ROOT / self._argument("--pretrain-avhubert-enc-video-path")
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Longest answer of the official runs."""
+        return int(self._argument("--max-dec-tokens"))
+
+    def _argument(self, name: str) -> str:
+        """What the official command line said."""
+        argv: list[str] = self.facts["argv"]
+        return argv[argv.index(name) + 1]
 
     def _directory(self, name: str, config: str, tokenizer: Path | None) -> Path:
         target = self.folder / name
@@ -120,14 +135,13 @@ class Golden:
         """The model, out of a folder of ours."""
         out = self.folder / f"{self.name.replace('/', '_')}{'_bf16' * bf16}"
         if not out.exists():
-            avhubert = ROOT / "large_tiny_avhubert.pt"
             import_checkpoint(
                 self.kind,
                 self.checkpoint,
                 out,
                 llm=str(self.llm),
                 audio_encoder=str(self.whisper),
-                video_encoder=str(avhubert) if avhubert.exists() else "",
+                video_encoder=str(self.avhubert) if self.avhubert.exists() else "",
                 flags=self.flags(bf16=bf16),
                 offline=True,
             )

@@ -29,7 +29,7 @@ def test_from_signals_to_tokens(name: str, golden: Get) -> None:
     with model.adapters.use(task):
         case.check("test/logits", model.llm(inputs_embeds=prefix).logits, absolute=LOGITS)
     for ids, beams in (("greedy_ids", 1), ("beam15_ids", 15)):
-        got = decode(model, batch, task, rates, DecodeOptions(beam_size=beams, max_new_tokens=32))[0]
+        got = decode(model, batch, task, rates, DecodeOptions(beam_size=beams, max_new_tokens=case.max_new_tokens))[0]
         want = case.arrays[f"test/{ids}"][0].tolist()
         eos = model.tokenizer.eos_id
         assert list(got.tokens) == (want[: want.index(eos)] if eos in want else want)

@@ -64,7 +64,7 @@ def test_the_same_tokens(name: str, task: str, ids: str, beams: int, golden: Get
     keys = case.rate_keys(task, ids)
     if not keys:
         pytest.skip(f"{name} has no {ids} for {task}")
-    options = DecodeOptions(beam_size=beams, max_new_tokens=case.facts["max_new_tokens"])
+    options = DecodeOptions(beam_size=beams, max_new_tokens=case.max_new_tokens)
     for key in keys:
         got = decode(model, case.batch(model, OUR_TASK[task]), OUR_TASK[task], rates(key), options)[0]
         want = case.arrays[f"{task}/{key}/{ids}"][0].tolist()
@@ -81,7 +81,7 @@ def test_rows_of_a_batch_say_what_they_say_alone(name: str, golden: Get) -> None
     model = case.imported()
     key = case.rate_keys("audiovisual")[0]
     batch = case.training_batch(model, 2)
-    options = DecodeOptions(beam_size=1, max_new_tokens=case.facts["max_new_tokens"])
+    options = DecodeOptions(beam_size=1, max_new_tokens=case.max_new_tokens)
     got = decode(model, batch, "avsr", rates(key), options)
     assert list(got[0].tokens) == _text(case.arrays[f"audiovisual/{key}/greedy_ids"][0].tolist(), model)
 

@@ -144,8 +144,8 @@ def _invisible(
     told = _find(settings, "encoder_embed_dim")
     if told not in (None, width):
         raise CheckpointError(
-            f"{where}: AV-HuBERT is {width} wide here, but {told} in the settings; --video_encoder names one of another "
-            "size: give the file of the training command"
+            f"{where}: AV-HuBERT is {width} wide here, but {told} in the settings; give the file of the training "
+            "command as --video_encoder, or none"
         )
     fuse = _find(settings, "modality_fuse") or "concat"
     if fuse != "concat":

@@ -39,6 +39,14 @@ def evaluate(
             help="babble, white, pink, a sound file or a folder of them.",
         ),
     ] = None,
+    normalizer: Annotated[
+        str,
+        typer.Option(
+            "--normalizer",
+            show_default="the model's",
+            help="Of references and answers: basic, official, whisper_english, none.",
+        ),
+    ] = "",
     split: Annotated[str, typer.Option("--split", show_default="all rows", help="Only rows of this split.")] = "",
     seed: Annotated[int, typer.Option("--seed", help="Of the noise and of the confidence intervals.")] = 0,
     beam_size: BeamSize = 5,
@@ -53,7 +61,7 @@ def evaluate(
     from omni_avsr.evaluate.report import condition, system
 
     noises = noise or ["babble"]
-    options = Options(tasks, audio_rates, video_rates, levels, noises, seed, split, beam_size, batch_size)
+    options = Options(tasks, audio_rates, video_rates, levels, noises, seed, split, normalizer, beam_size, batch_size)
     command = shlex.join(["omni-avsr", *sys.argv[1:]])
     results = run(manifest, model, out, options, device=device, offline=offline, command=command, progress=True)
 

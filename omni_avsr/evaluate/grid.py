@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from omni_avsr.checkpoints import load_model, model_info
 from omni_avsr.data.manifest import Row, read_manifest
 from omni_avsr.data.normalize import normalize
 from omni_avsr.errors import DataError
-from omni_avsr.evaluate import provenance, report
+from omni_avsr.evaluate import report
 from omni_avsr.evaluate.measure import Answers, Grid, Options
 from omni_avsr.evaluate.metrics import Counts, word_errors
+from omni_avsr.evaluate.provenance import provenance
 from omni_avsr.model.omni import OmniAVSR
 
 RESULTS, UTTERANCES, REPORT = "results.json", "utterances.jsonl", "report.html"
@@ -57,7 +58,9 @@ def evaluate(
     if not isinstance(model, OmniAVSR):
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         model = load_model(model, chosen, offline=offline)
-    rows = _rows(Path(manifest), options.split, model.config.preprocess.normalizer)
+    normalizer = options.normalizer or model.config.preprocess.normalizer
+    options = replace(options, normalizer=normalizer)
+    rows = _rows(Path(manifest), options.split, normalizer)
     grid = Grid(model, rows, options)
     answers = grid.measure(progress)
     table, lines = _tabulate(grid, answers, options.seed)
@@ -67,14 +70,11 @@ def evaluate(
         "split": options.split or None,
         "origin": {} if name == "given" else model_info(name, offline=offline)["origin"],
         "config": model.config.model_dump(mode="json"),
-        "normalizer": model.config.preprocess.normalizer,
+        "normalizer": normalizer,
         "beam_size": options.beam_size,
         "seed": options.seed,
-        "machine": provenance.machine(model.device),
-        "versions": provenance.versions(),
-        "commit": provenance.commit(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
+        **provenance(model.device),
     }
     results = {"rows": table, "meta": meta}
     _write(Path(out) / UTTERANCES, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))

@@ -20,9 +20,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from omni_avsr.data.dataset import load_sample
+from omni_avsr.data.dataset import Voices, load_sample
 from omni_avsr.data.manifest import Row
-from omni_avsr.data.noise import Rng, Utterances, load_noises, mix_noise
+from omni_avsr.data.noise import load_noises, mix_noise
 from omni_avsr.data.normalize import normalize
 from omni_avsr.errors import ConfigError, DataError, InputError
 from omni_avsr.media.features import extract
@@ -32,7 +32,6 @@ from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.tasks import TASKS
 from omni_avsr.types import Encoded, Hypothesis, Sample
 
-VOICES = 64  # utterances that babble draws on; their sound is kept in memory
 log = logging.getLogger(__name__)
 
 
@@ -83,6 +82,7 @@ class Options:
     noises: Sequence[str] = ("babble",)  # rows of data.noise.NOISES, files or folders
     seed: int = 0
     split: str = ""  # empty = every row
+    normalizer: str = ""  # row of data.normalize.NORMALIZERS; empty = the model's
     beam_size: int = 5
     batch_size: int = 16
 
@@ -129,7 +129,7 @@ class Grid:
         self.conditions = conditions(options.snrs, options.noises)
         names = list(dict.fromkeys(c.noise for c in self.conditions if c.noise is not None))
         self.noises = dict(zip(names, load_noises(names), strict=True))
-        self.voices = _Voices([row for row, _ in rows], options.seed)
+        self.voices = Voices([row for row, _ in rows], options.seed)
         if "babble" in self.noises and len(rows) < 2:
             raise ConfigError("noise 'babble' is mixed from other utterances, and there are none; choose white or pink")
 
@@ -173,7 +173,7 @@ class Grid:
     def _answers(
         self, group: Sequence[tuple[Sample, Row, str]], found: Sequence[Hypothesis]
     ) -> Iterator[tuple[str, Heard]]:
-        name = self.model.config.preprocess.normalizer
+        name = self.options.normalizer or self.model.config.preprocess.normalizer
         for (_, row, text), hypothesis in zip(group, found, strict=True):
             yield row.id, Heard(row, text, normalize(hypothesis.text, name), hypothesis.avg_logprob)
 
@@ -182,33 +182,8 @@ class Grid:
             return sample
         # not the level: from one to the next only the loudness differs
         rng = np.random.default_rng((self.options.seed, _number(condition.noise), _number(sample.id)))
-        noise = self.noises[condition.noise](len(sample.audio), rng, self.voices.others(sample.id))
+        noise = self.noises[condition.noise](len(sample.audio), rng, self.voices.besides(sample.id))
         return Sample(sample.id, mix_noise(sample.audio, noise, condition.snr_db), sample.mouths)
-
-
-class _Voices:
-    """The sound of some utterances, for babble."""
-
-    def __init__(self, rows: Sequence[Row], seed: int) -> None:
-        order = np.random.default_rng(seed).permutation(len(rows))[: VOICES + 1]
-        self._rows = [rows[i] for i in sorted(order)]
-        self._kept: dict[str, np.ndarray | None] = {}
-
-    def others(self, name: str) -> Utterances:
-        """Draws voices that are not utterance `name`: (count, rng) -> arrays."""
-        rows = [row for row in self._rows if row.id != name]
-
-        def draw(count: int, rng: Rng) -> list[np.ndarray]:
-            chosen = rng.choice(len(rows), count, replace=count > len(rows))
-            voices = [self._sound(rows[int(i)]) for i in chosen]
-            return [voice for voice in voices if voice is not None]
-
-        return draw
-
-    def _sound(self, row: Row) -> np.ndarray | None:
-        if row.id not in self._kept:
-            self._kept[row.id] = load_sample(row, ("audio",)).audio
-        return self._kept[row.id]
 
 
 def _load(row: Row) -> Sample:

@@ -1,10 +1,11 @@
-"""On what, with what and from which code a number was measured: without it, nobody can measure it again."""
+"""On what, with what and from which code a number or a model was made: without it, nobody can make it again."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,23 @@ import torch
 
 import omni_avsr
 
-PACKAGES = ("torch", "transformers", "numpy", "jiwer", "av", "opencv-python-headless")
+PACKAGES = (
+    *("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy"),
+    *("jiwer", "av", "opencv-python-headless"),
+)
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """What the numbers were computed on."""
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Machine, versions, commit and date of what is computed on `device` now; ready for JSON."""
+    return {
+        "machine": _machine(device),
+        "versions": _versions(),
+        "commit": _commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "system": platform.platform(),
@@ -28,13 +41,14 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """This package, Python, and the packages that decide the numbers."""
+def _versions() -> dict[str, str]:
+    """This package, Python, and those of PACKAGES that are installed."""
     own = {"omni-avsr": omni_avsr.__version__, "python": platform.python_version()}
-    return own | {name: metadata.version(name) for name in PACKAGES}
+    there = {found.metadata["Name"].lower() for found in metadata.distributions()}
+    return own | {name: metadata.version(name) for name in PACKAGES if name in there}
 
 
-def commit() -> str:
+def _commit() -> str:
     """The commit of the source tree this package runs from, '+' where files differ from it; empty if installed."""
     here = Path(omni_avsr.__file__).parent.parent
     if not (here / ".git").exists():

@@ -263,7 +263,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             weights = average([state.load_snapshot(self.folder, s) for s in self.at.best])
             state.restore_tensors(self.model, weights, self.folder / "best")
-            origin = describe(self.recipe, self.corpus.digests())
+            origin = describe(self.recipe, self.corpus.digests(), self.accelerator.device)
             origin["selected"] = [{"step": s.step, self.knobs.select_by: s.score} for s in self.at.best]
             self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
             native.save_model(self.model, target, origin=origin)

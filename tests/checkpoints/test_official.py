@@ -205,11 +205,11 @@ def test_separate_output_embeddings(importing: Import, cases: Callable[[str], Go
 def mixture(cases: Callable[[str], Golden], tiny_config: Callable[..., ModelConfig]) -> Callable[..., OmniAVSR]:
     """A small Llama-SMoP of our own on the LLM of the golden checkpoints."""
 
-    def make(kind: str, eye: int = 24) -> OmniAVSR:
+    def make(kind: str, eye: int = 24, task: str = "avsr") -> OmniAVSR:
         llm = cases("stack").llm
         settings = AutoConfig.from_pretrained(str(llm))
         config = tiny_config(
-            tasks=("avsr",),
+            tasks=(task,),
             projector={"kind": kind, "experts": 3, "hidden": 20},
             video_encoder={"embed_dim": eye},
             audio_rates=(4,),
@@ -227,7 +227,8 @@ def _official_names(model: OmniAVSR, kind: str) -> State:
     prefixes = {"smop_jejr": {"joint_0": "audiovisual_proj"}}.get(
         kind, {"audio_0": "audio_proj", "video_0": "video_proj"}
     )
-    pools = {name: Pool(prefix, 3, "w1", "w2", "ln") for name, prefix in prefixes.items()}
+    kept = {f"{modality}_0" for modality in model.config.modalities} | {"joint_0"}
+    pools = {name: Pool(prefix, 3, "w1", "w2", "ln") for name, prefix in prefixes.items() if name in kept}
     projectors = Projectors(kind, "average", {}, listed=False, hidden=20, layer_norm=True, pools=pools)
     layout = Layout(SYSTEMS["llama-smop"], ("avsr",), Lora("S"), projectors, {})
     out: State = {}
@@ -243,20 +244,24 @@ def _write_whisper(model: OmniAVSR, folder: Path) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("kind", ["smop_jejr", "smop_dedr"])
+@pytest.mark.parametrize(("kind", "task"), [("smop_jejr", "avsr"), ("smop_dedr", "avsr"), ("smop_dedr", "vsr")])
 @torch.no_grad()
 def test_mixtures(
-    kind: str, mixture: Callable[..., OmniAVSR], cases: Callable[[str], Golden], batch: Batch, tmp_path: Path
+    kind: str, task: str, mixture: Callable[..., OmniAVSR], cases: Callable[[str], Golden], batch: Batch, tmp_path: Path
 ) -> None:
-    model = mixture(kind)
+    model = mixture(kind, task=task)
     torch.save(_official_names(model, kind), tmp_path / "smop.pth")
-    options = {"llm": str(cases("stack").llm), "audio_encoder": _write_whisper(model, tmp_path / "whisper")}
+    ear = _write_whisper(model, tmp_path / "whisper") if "audio" in model.config.modalities else ""
+    options = {"llm": str(cases("stack").llm), "audio_encoder": ear}
     flags = Flags(video_heads=2)
     out = import_checkpoint("llama-smop", tmp_path / "smop.pth", tmp_path / "out", flags=flags, offline=True, **options)
     imported = load_model(out)
     projector = imported.config.projector
     assert (projector.kind, projector.experts, projector.top_k, projector.hidden) == (kind, 3, 2, 20)
-    assert (imported.config.tasks, imported.config.audio_rates, imported.config.video_rates) == (("avsr",), (4,), (2,))
+    assert imported.config.tasks == (task,)
+    assert {m: imported.config.rates(m) for m in model.config.modalities} == {
+        m: model.config.rates(m) for m in model.config.modalities
+    }
     assert json.loads((out / "origin.json").read_text())["official"]["assumed"]["top_k"] == 2
     same(imported, model)
 
@@ -434,6 +439,25 @@ def test_a_file_of_another_program(name: str, kind: str, message: str, importing
 def test_an_unknown_kind(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'llama-smop'"):
         import_checkpoint("llama-smob", tmp_path / "x.pth", tmp_path / "out", llm="x")
+
+
+def test_an_llm_of_the_hub_is_found_in_its_cache(
+    importing: Import, cases: Callable[[str], Golden], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "hub" / "models--meta-llama--Llama-3.2-1B"
+    shutil.copytree(cases("stack").llm, home / "snapshots" / "abc")
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert load_model(importing("stack", llm="meta-llama/Llama-3.2-1B")).config.lora.rank == 2
+    with pytest.raises(AssetError, match=r"--llm meta-llama/Llama-3\.2-3B: no configuration there"):
+        importing("stack", llm="meta-llama/Llama-3.2-3B")
+
+
+def test_an_avhubert_of_another_size(importing: Import, tmp_path: Path) -> None:
+    torch.save({"cfg": {"model": {"encoder_embed_dim": 1024}}, "model": {}}, tmp_path / "large.pt")
+    with pytest.raises(CheckpointError, match=r"AV-HuBERT is 48 wide here, but 1024 in the settings; give.*--video_encoder"):
+        importing("stack", video_encoder=str(tmp_path / "large.pt"))
 
 
 def test_avhubert_alone_is_no_model(importing: Import) -> None:

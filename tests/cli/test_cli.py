@@ -77,7 +77,7 @@ def manifest(tmp_path: Path) -> Path:
 def test_evaluate_as_the_contract_types_it(run: Run, says: None, model_folder: Path, manifest: Path) -> None:
     result = run(
         "evaluate", manifest, "--model", model_folder, "--tasks", "asr", "--audio_rates", 4, 16, "--video_rates", 2, 5,
-        "--snrs", "clean", 10, -5, "--noise", "white", "--seed", 0, "-o", "OUT",
+        "--snrs", "clean", 10, -5, "--noise", "white", "--seed", 0, "--normalizer", "basic", "-o", "OUT",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     rows = json.loads(Path("OUT/results.json").read_text())["rows"]
@@ -95,6 +95,7 @@ def test_evaluate_as_the_contract_types_it(run: Run, says: None, model_folder: P
         (["--tasks", "asr", "vrs"], "vsr"),
         (["--audio_rates", "5"], "this model was trained for 4, 16"),
         (["--noise", "nois.wav", "--snrs", "0"], "no noise 'nois.wav'"),
+        (["--normalizer", "oficial"], "did you mean 'official'"),
     ],
 )
 def test_evaluate_refuses(run: Run, model_folder: Path, manifest: Path, arguments: list[str], message: str) -> None:

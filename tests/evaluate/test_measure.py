@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,18 @@ def test_results_have_the_contracts_keys(model: OmniAVSR, manifest: Path, heard:
     assert {line["hypothesis"] for line in lines} == {"bin blue at f"}
     assert "<svg" in (tmp_path / "report.html").read_text()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "results.json", "utterances.jsonl"]
+
+
+def test_words_are_counted_as_the_official_code_does_on_request(
+    model: OmniAVSR, manifest: Path, heard: list[object], tmp_path: Path
+) -> None:
+    """Its normaliser only lowers the letters: 'f.' is another word than 'f', and 'Blue!' than 'blue'."""
+    options = Options(tasks=["asr"], audio_rates=[16], split="test")
+    wrong = {}
+    for name in ("", "official"):
+        results = evaluate(manifest, model, tmp_path, replace(options, normalizer=name))
+        wrong[results["meta"]["normalizer"]] = results["rows"][0]["substitutions"]
+    assert wrong == {"basic": 0, "official": 1}
 
 
 def test_lips_are_read_once_since_no_noise_can_change_them(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoConfig
 
 from omni_avsr.config import LLMConfig
 from omni_avsr.errors import AssetError, ConfigError
@@ -68,8 +69,18 @@ def test_tokenizer_comes_back_from_disk(family, tmp_path):
     assert len(loaded) == len(tokenizer)
 
 
+def test_a_configuration_beside_it_does_not_change_a_tokenizer(tmp_path):
+    """transformers' AutoTokenizer replaces the rules of tokenizer.json where config.json says Qwen."""
+    tokenizer = train_tokenizer(TEXTS, 300, "qwen2")
+    tokenizer.save(tmp_path)
+    AutoConfig.for_model("qwen2").save_pretrained(tmp_path)
+    loaded = Tokenizer.load(tmp_path, "qwen2", offline=True)
+    for text in (*TEXTS, "it's 1234"):
+        assert loaded.encode(text) == tokenizer.encode(text)
+
+
 def test_tokenizer_that_does_not_fit_is_refused(tmp_path):
-    with pytest.raises(AssetError, match="no tokenizer.json in"):
+    with pytest.raises(AssetError, match=r"no tokenizer\.json in"):
         Tokenizer.load(tmp_path / "nothing", "llama", offline=True)
     train_tokenizer(TEXTS, 300, "qwen2").save(tmp_path)
     with pytest.raises(ConfigError, match="family 'llama'"):

@@ -52,7 +52,10 @@ def infer(state: Mapping[str, Tensor], system: System, flags: Flags, where: str)
 def need(shapes: Shapes, key: str, where: str) -> tuple[int, ...]:
     """The shape of `key`, without which nothing can be said about the file."""
     if key not in shapes:
-        raise CheckpointError(f"{where} has no key '{key}'; it is truncated, renamed, or of another program")
+        raise CheckpointError(
+            f"{where} has no key '{key}', which every such checkpoint has; it is truncated, edited or "
+            "of another program: copy or download it again"
+        )
     return shapes[key]
 
 

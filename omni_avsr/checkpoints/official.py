@@ -178,11 +178,16 @@ def check_llm(
         "query bias": (f"{layer}.self_attn.q_proj.bias" in shapes, settings.model_type == "qwen2"),
     }
     wrong = [f"{what} {got}, not {expected}" for what, (got, expected) in found.items() if got != expected]
+    if len(wrong) == 1 and len(layers) < settings.num_hidden_layers:
+        raise CheckpointError(
+            f"{where} has no key 'llm.model.layers.{len(layers)}.self_attn.q_proj.weight': its LLM has {len(layers)} "
+            f"layers, that of --llm {llm} {settings.num_hidden_layers}. Copy or download the file again, it may be "
+            "truncated; or give the LLM of the training command"
+        )
     if wrong:
-        truncated = len(wrong) == 1 and found["number of layers"][0] < found["number of layers"][1]
         raise CheckpointError(
             f"{where} was not trained with --llm {llm}: its LLM (keys '{layer}.*') has {'; '.join(wrong)}. Give the "
-            f"LLM of the training command{', or download the file again: it may be truncated' if truncated else ''}"
+            "LLM of the training command"
         )
     if rows != len(tokenizer):
         raise CheckpointError(

@@ -40,13 +40,18 @@ def summary(found: Mapping[str, Any]) -> Iterator[str]:
     for modality, encoder in found["encoders"].items():
         yield f"  {modality} encoder {encoder['kind']}"
     yield f"  projector     {found['projector']['kind']}"
-    yield f"  Omni-LoRA     {found['lora']['strategy']}, rank {found['lora']['rank']}"
+    lora = found["lora"]
+    yield f"  Omni-LoRA     {lora['strategy']}, rank {lora['rank']}, alpha {lora['peft_alpha']:g}"
     yield f"  LLM           {found['llm']['family']} {found['llm']['source']}".rstrip()
     yield f"  stored here   {', '.join(f'{part} {count}' for part, count in millions.items())}"
     for part, reference in found["references"].items():
         yield f"  not here      {part}: {reference['source']} (sha256 {reference['sha256'][:12]}…)"
     for name, sentence in found["quirks"].items():
         yield f"  quirk         {name}: {sentence}"
+    for option, value in found["origin"].get("official", {}).get("assumed", {}).items():
+        yield f"  assumed       {option} = {value}, as in the published files"
+    for licence in found["origin"].get("licences", ()):
+        yield f"  licence       {licence}"
     for key, value in found["origin"].items():
         if isinstance(value, str | int | float):
             yield f"  {key:<13} {value}"

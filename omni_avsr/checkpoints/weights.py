@@ -35,16 +35,12 @@ def state(module: nn.Module, part: str = "") -> dict[str, Tensor]:
 class SkipRandomInit(TorchFunctionMode):
     """Leaves parameters as they are allocated, for a model of which every tensor is about to be read from a file."""
 
-    _random = frozenset(
-        {
-            *(getattr(Tensor, name) for name in ("normal_", "uniform_", "random_", "bernoulli_")),
-            *(f for n, f in vars(nn.init).items() if n.endswith("_") and not n.startswith("_") and callable(f)),
-        }
-    )
+    # by name: transformers puts functions of its own in the place of torch's
+    _random = frozenset({"random_", "bernoulli_"} | {n for n in vars(nn.init) if n.endswith("_") and n[0] != "_"})
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs `func`, unless it only draws random numbers into its first argument."""
-        if func in self._random:
+        if getattr(func, "__name__", "") in self._random:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **(kwargs or {}))
 

@@ -312,6 +312,13 @@ def test_weights_are_mapped_not_copied(saved: tuple[OmniAVSR, Path]) -> None:
     assert load_model(saved[1]).llm.model.norm.weight.abs().sum() > 0
 
 
+def test_loading_draws_no_random_weights(saved: tuple[OmniAVSR, Path]) -> None:
+    """They would cost seconds, and the memory of a second model."""
+    before = torch.get_rng_state()
+    load_model(saved[1])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_loaded_model_can_be_trained(saved: tuple[OmniAVSR, Path], batch: Batch) -> None:
     model = load_model(saved[1])
     model.set_trainable(["projectors", "llm_lora", "video_lora"])

@@ -99,6 +99,14 @@ def transcribe(
     skip_existing: Annotated[
         bool, typer.Option("--skip_existing/--no_skip_existing", help="Leave files alone whose outputs are all there.")
     ] = False,
+    agreement: Annotated[
+        bool | None,
+        typer.Option(
+            "--agreement/--no_agreement",
+            show_default="with --word_timestamps",
+            help="Second opinions by ear, by lips and by both: honest word probabilities, flags for made-up text.",
+        ),
+    ] = None,
     offline: Offline = False,
 ) -> None:
     """Turn speech into text: subtitles, JSON and plain text, from any audio or video file."""
@@ -112,7 +120,9 @@ def transcribe(
         return
     from omni_avsr.transcribe.transcriber import Request, Transcriber
 
-    request = Request(task, audio_rate, video_rate, beam_size, face, batch_size, word_timestamps, save_crops, hotwords)
+    request = Request(
+        task, audio_rate, video_rate, beam_size, face, batch_size, word_timestamps, save_crops, hotwords, agreement
+    )
     transcriber = Transcriber(model, device=device, offline=offline, compute_type=compute_type, fast=fast)
     transcriber.check(request)
     failed = 0
@@ -202,12 +212,15 @@ def _transcribe_one(transcriber: Transcriber, job: Job, request: Request, output
         request = replace(request, save_crops=request.save_crops / job.stem)
     began = time.perf_counter()
     advance(0.0)
-    segments, info = transcriber.transcribe(job.source, **vars(request))
+
+    def told(seconds: float) -> None:
+        advance(seconds / info.duration if info.duration else 0.0)
+
+    segments, info = transcriber.transcribe(job.source, **vars(request), progress=told)
     done = []
     for segment in segments:
         done.append(segment)
         typer.echo(line(segment))
-        advance(segment.end / info.duration if info.duration else 0.0)
     paths = save(Transcript(tuple(done), info), outputs.folder, job.stem, outputs.kinds, outputs.lines)
     seconds = round(time.perf_counter() - began, 3)
     news = facts(file=job.source, outputs=paths, segments=len(done), duration=info.duration, seconds=seconds)

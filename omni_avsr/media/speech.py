@@ -80,6 +80,20 @@ def windows(
     return _packed(_spans(_blocks(audio), options or SpeechOptions(), max_seconds), max_seconds, join)
 
 
+def _spans(blocks: Iterator[np.ndarray], options: SpeechOptions, longest: float | None) -> Iterator[Speech]:
+    """Stretches of voice as they end; none longer than `longest` seconds, none beyond the last sample."""
+    heard = 0
+
+    def probabilities() -> Iterator[float]:
+        nonlocal heard
+        for samples, probability in _probabilities(blocks):
+            heard += samples
+            yield probability
+
+    for span in stretches(probabilities(), SAMPLE_RATE / CHUNK, options, longest):
+        yield Speech(span.start, min(span.end, heard / SAMPLE_RATE))
+
+
 def _packed(spans: Iterator[Speech], longest: float, join: float) -> Iterator[Speech]:
     window: Speech | None = None
     for span in spans:
@@ -99,23 +113,31 @@ def _packed(spans: Iterator[Speech], longest: float, join: float) -> Iterator[Sp
 
 @dataclass
 class _Stretch:
-    """Speech that is going on. Positions are in chunks."""
+    """Speech that is going on. Positions count probabilities."""
 
     begin: int
     cut: bool = False  # it begins where the one before was cut, not in silence
     quiet: int | None = None  # where the present pause began
-    probabilities: list[float] = field(default_factory=list)  # one per chunk since `begin`
+    probabilities: list[float] = field(default_factory=list)  # since `begin`
 
 
-def _spans(blocks: Iterator[np.ndarray], options: SpeechOptions, longest: float | None) -> Iterator[Speech]:
-    """Stretches as they end; none longer than `longest` seconds, padding included."""
-    second = SAMPLE_RATE / CHUNK
-    pause = max(1, round(options.min_silence * second))
-    limit = None if longest is None else int((longest - 2 * options.pad) * second)
+def stretches(
+    probabilities: Iterable[float], rate: float, options: SpeechOptions, longest: float | None = None
+) -> Iterator[Speech]:
+    """Speech as it ends, in seconds from the first probability; whatever told them, a voice or lips.
+
+    Args:
+        probabilities: of speech, 0 to 1.
+        rate: how many there are a second.
+        options: what counts as speech.
+        longest: seconds, padding included, after which speech without a pause is cut where it is calmest: such
+            stretches touch.
+    """
+    pause = max(1, round(options.min_silence * rate))
+    limit = None if longest is None else int((longest - 2 * options.pad) * rate)
     speech: _Stretch | None = None
-    heard, position = 0, 0
-    for samples, probability in _probabilities(blocks):
-        heard += samples
+    position = 0
+    for probability in probabilities:
         if speech is None and probability >= options.threshold:
             speech = _Stretch(position)
         if speech is not None:
@@ -125,27 +147,24 @@ def _spans(blocks: Iterator[np.ndarray], options: SpeechOptions, longest: float 
             elif probability < options.threshold - 0.15 and speech.quiet is None:
                 speech.quiet = position
             if speech.quiet is not None and position + 1 - speech.quiet >= pause:
-                yield from _finished(speech, speech.quiet, options, None)
+                yield from _finished(speech, speech.quiet, rate, options)
                 speech = None
             elif limit is not None and len(speech.probabilities) >= limit:
                 middle = speech.begin + _calmest(speech.probabilities)
-                yield from _finished(speech, middle, options, None, cut=True)
+                yield from _finished(speech, middle, rate, options, cut=True)
                 speech = _after(speech, middle)
         position += 1
     if speech is not None:
-        end = position if speech.quiet is None else speech.quiet
-        yield from _finished(speech, end, options, heard / SAMPLE_RATE)
+        for last in _finished(speech, position if speech.quiet is None else speech.quiet, rate, options):
+            yield Speech(last.start, min(last.end, position / rate))
 
 
-def _finished(
-    speech: _Stretch, end: int, options: SpeechOptions, total: float | None, cut: bool = False
-) -> Iterator[Speech]:
+def _finished(speech: _Stretch, end: int, rate: float, options: SpeechOptions, cut: bool = False) -> Iterator[Speech]:
     """The stretch in seconds, padded where it borders on silence; nothing if it is too short."""
-    start, stop = speech.begin * CHUNK / SAMPLE_RATE, end * CHUNK / SAMPLE_RATE
+    start, stop = speech.begin / rate, end / rate
     if stop - start < options.min_speech and not (cut or speech.cut):
         return
     stop = stop if cut else stop + options.pad
-    stop = stop if total is None else min(stop, total)
     start = start if speech.cut else max(0.0, start - options.pad)
     if stop > start:
         yield Speech(start, stop)

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 
 from omni_avsr.errors import ConfigError, NoAudioError, NoFaceError, NoVideoError, nearest
 from omni_avsr.tasks import TASKS
-from omni_avsr.transcribe.windows import DROWNED, MUTE, Window
-from omni_avsr.types import MediaInfo
+from omni_avsr.transcribe.windows import Window
+from omni_avsr.types import MediaInfo, VideoQuality
 
 AUTO = "auto"
 MIN_FACE = 0.3  # share of a window's frames with a face from which the lips are worth reading
+MIN_MOUTH = 10.0  # pixels of a mouth's width below which there is nothing to read
+MIN_SHARP = 0.06  # of `VideoQuality.sharpness`; half of what counts as blurred
+MAX_YAW = 60.0  # degrees from which one sees a cheek and half a mouth
+DROWNED = 1e-2  # root mean square of full scale; louder than a quiet room
 PATIENCE = 60.0  # seconds for which a task that needs a face waits for the first one before it only listens
 
 log = logging.getLogger(__name__)
@@ -68,13 +72,20 @@ def choose(window: Window, tasks: Sequence[str], sure: bool) -> str | None:
     Args:
         sure: the first task was asked for by name: where the face is, the lips are read whatever is heard.
     """
-    face = window.face_share >= MIN_FACE
+    face = window.crops is not None and window.face_share >= MIN_FACE and (sure or readable(window.sight))
     voice = window.voice_share > 0
     # sound that is loud, and no voice in it: the voice may be drowned, and the lips still tell
     both = face and window.audio is not None and (voice or sure or window.level > DROWNED)
-    mute = window.level < MUTE
-    suits = {"avsr": both, "asr": voice, "vsr": face and (mute or window.audio is None)}
+    suits = {"avsr": both, "asr": voice, "vsr": face and (sure or window.by_lips)}
     return next((task for task in tasks if suits[task]), None)
+
+
+def readable(sight: VideoQuality | None) -> bool:
+    """Are these lips large, sharp and frontal enough to tell more than they mislead?"""
+    if sight is None:
+        return False
+    # what could not be measured (mouths from elsewhere) is no reason against them
+    return not (sight.mouth < MIN_MOUTH or 0 < sight.sharpness < MIN_SHARP or sight.yaw > MAX_YAW)
 
 
 def plan(windows: Iterator[Window], task: str, tasks: Sequence[str], name: str) -> Iterator[Planned]:
@@ -87,7 +98,7 @@ def plan(windows: Iterator[Window], task: str, tasks: Sequence[str], name: str) 
         name: of the input, for messages.
 
     Raises:
-        NoFaceError: the lips were to be read and no window has a face. A task that also listens waits a minute for
+        NoFaceError: the lips were to be read and there is no face. A task that also listens waits a minute for
             the first face; then it listens, with a warning.
     """
     by_name = task != AUTO

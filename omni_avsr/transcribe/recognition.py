@@ -10,8 +10,9 @@ import torch
 from omni_avsr.model.batch import collate
 from omni_avsr.model.decode import DecodeOptions, decode
 from omni_avsr.model.omni import OmniAVSR
-from omni_avsr.transcribe.words import word_times
-from omni_avsr.types import Features, Hypothesis, Word
+from omni_avsr.transcribe.agreement import judged, witnesses
+from omni_avsr.transcribe.words import Said, said_words
+from omni_avsr.types import Batch, Encoded, Features, Hypothesis
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,7 @@ class Utterance:
     features: Features
     task: str
     rates: Mapping[str, int]  # modality -> trained rate, for the streams of `task`
-    start: float  # seconds of the file
-    word_timestamps: bool = False
+    agreement: bool = False  # also read it by ear, by lips and by both at the coarsest rates, as far as it can be
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,13 @@ class Recognised:
     """What was said in one utterance, and what that cost."""
 
     hypothesis: Hypothesis
-    text: str  # single spaces
-    words: tuple[Word, ...] | None  # None where no times were asked for, or none were found
+    words: tuple[Said, ...]
     tokens: Mapping[str, int]  # modality -> tokens that the LLM read
 
 
 @torch.inference_mode()
 def recognise(model: OmniAVSR, utterances: Sequence[Utterance], options: DecodeOptions) -> list[Recognised]:
-    """One batch: encoders, search, and the times of the words of those that ask for them.
+    """One batch: encoders, search, and the second opinions on those that ask for them.
 
     Args:
         model: in eval mode.
@@ -48,19 +47,38 @@ def recognise(model: OmniAVSR, utterances: Sequence[Utterance], options: DecodeO
         NoAudioError, NoVideoError, ConfigError, RateError: as `model.decode.decode`.
     """
     batch = collate([u.features for u in utterances]).to(model.device)
-    tasks = [u.task for u in utterances]
     encoded = model.encode(batch)
-    found = decode(model, batch, tasks, [u.rates for u in utterances], options, encoded)
-    texts = [" ".join(hypothesis.text.split()) for hypothesis in found]
-    words: list[tuple[Word, ...] | None] = [None] * len(utterances)
-    if any(u.word_timestamps for u in utterances):
-        words = word_times(model, encoded, texts, tasks, [u.start for u in utterances])
-    return [
-        Recognised(
-            hypothesis=found[row],
-            text=texts[row],
-            words=words[row] if utterance.word_timestamps else None,
-            tokens={m: int(batch.lengths(m)[row]) // rate for m, rate in utterance.rates.items()},
-        )
-        for row, utterance in enumerate(utterances)
+    found = decode(model, batch, [u.task for u in utterances], [u.rates for u in utterances], options, encoded)
+    others = _second_opinions(model, utterances, batch, encoded)
+    out = []
+    for row, (utterance, hypothesis) in enumerate(zip(utterances, found, strict=True)):
+        said = said_words(hypothesis.text, hypothesis.tokens, hypothesis.token_logprobs, model.tokenizer.decode)
+        tokens = {m: int(batch.lengths(m)[row]) // rate for m, rate in utterance.rates.items()}
+        out.append(Recognised(hypothesis, judged(said, others[row]), tokens))
+    return out
+
+
+def _second_opinions(
+    model: OmniAVSR, utterances: Sequence[Utterance], batch: Batch, encoded: Mapping[str, Encoded]
+) -> list[list[str]]:
+    """For each utterance that asks for agreement, its text as the witnesses have it: one greedy search for all."""
+    asked = [
+        (row, task, rates)
+        for row, u in enumerate(utterances)
+        if u.agreement
+        for task, rates in witnesses(model.config, _streams(u.features), u.task, u.rates)
     ]
+    out: list[list[str]] = [[] for _ in utterances]
+    if asked:
+        rows = [row for row, _, _ in asked]
+        shared = {m: Encoded(e.states[rows], e.lengths[rows]) for m, e in encoded.items()}
+        copies = Batch(None, batch.audio_lengths[rows], None, batch.video_lengths[rows])
+        heard = decode(model, copies, [t for _, t, _ in asked], [r for _, _, r in asked], DecodeOptions(1), shared)
+        for row, hypothesis in zip(rows, heard, strict=True):
+            out[row].append(hypothesis.text)
+    return out
+
+
+def _streams(features: Features) -> list[str]:
+    there = {"audio": features.mel is not None, "video": features.video is not None}
+    return [modality for modality, has in there.items() if has]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
 
@@ -23,8 +23,11 @@ from omni_avsr.tasks import TASKS
 from omni_avsr.transcribe.inputs import ClipMedia, Media, Source, open_input
 from omni_avsr.transcribe.perception import AUTO, Planned, allowed, plan, wanted_tasks
 from omni_avsr.transcribe.recognition import Recognised, Utterance, recognise
-from omni_avsr.transcribe.windows import LONGEST, Eyes, Window, heard, seen
+from omni_avsr.transcribe.segments import Piece, joined, piece, segment
+from omni_avsr.transcribe.windows import LONGEST, Eyes, Window, windows
 from omni_avsr.types import Segment, TranscriptionInfo
+
+Progress = Callable[[float], None]  # is told how many seconds of the input are done
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,17 @@ class Request:
     word_timestamps: bool = False
     save_crops: Path | None = None
     hotwords: str = ""
+    agreement: bool | None = None
 
     def search(self, normalizer: str) -> DecodeOptions:
         """How hypotheses are found; hot words are written as the model's transcripts are."""
         words = (normalize(phrase, normalizer) for phrase in self.hotwords.split(","))
         return DecodeOptions(self.beam_size, hotwords=tuple(word for word in words if word))
+
+    @property
+    def asks_others(self) -> bool:
+        """Whether second opinions are wanted; as a rule with the words, whose probability they make honest."""
+        return self.word_timestamps if self.agreement is None else self.agreement
 
 
 class Transcriber:
@@ -89,11 +98,13 @@ class Transcriber:
         batch_size: int = 8,
         word_timestamps: bool = False,
         hotwords: str = "",
+        agreement: bool | None = None,
         *,
         audio: np.ndarray | None = None,
         video: np.ndarray | None = None,
         fps: float | None = None,
         save_crops: str | Path | None = None,
+        progress: Progress | None = None,
     ) -> tuple[Iterator[Segment], TranscriptionInfo]:
         """Recognises the speech of one input. Work is done as the segments are asked for.
 
@@ -105,12 +116,15 @@ class Transcriber:
             beam_size: hypotheses kept in search; 1 = greedy.
             face: which of several faces: 'largest' or 'x,y,w,h'.
             batch_size: windows decoded together.
-            word_timestamps: give every word its time; needs a model with a CTC head.
+            word_timestamps: give every word its time and probability.
             hotwords: words or phrases between commas that are preferred where the model is in doubt; any model can.
+            agreement: also recognise by ear, by lips and by both at the cheapest rates: a word that only one of them
+                has is less probable, and a text that hardly any has is flagged. None = where words are asked for.
             audio: (S,) float32, 16 kHz, instead of `source`.
             video: (T, height, width, 3) uint8 RGB, instead of `source`, with or without `audio`.
             fps: frames per second of `video`; required with it.
             save_crops: folder for what the model saw and heard, one small video per window.
+            progress: is called with the seconds of the input that are done, in silence too.
 
         Returns:
             Segments in order, lazily; and what is known before: duration, task (of the first segment, where `task` is
@@ -120,10 +134,12 @@ class Transcriber:
             MediaError: the input cannot be read.
             NoAudioError, NoVideoError, NoFaceError: the task needs a stream that is not there.
             RateError: a rate the model was not trained for.
-            ConfigError: an unknown task or face, or word times of a model without a CTC head.
+            ConfigError: an unknown task or face.
         """
         crops = None if save_crops is None else Path(save_crops)
-        request = Request(task, audio_rate, video_rate, beam_size, face, batch_size, word_timestamps, crops, hotwords)
+        request = Request(
+            task, audio_rate, video_rate, beam_size, face, batch_size, word_timestamps, crops, hotwords, agreement
+        )
         self.check(request)
         media = open_input(source, audio, video, fps)
         try:
@@ -136,7 +152,7 @@ class Transcriber:
         chosen = first[0].task if first else next((t for t in tasks if t != "avsr"), tasks[0])
         rates = self.model.check_rates(chosen, audio_rate, video_rate)
         info = TranscriptionInfo(media.info.duration, chosen, rates.get("audio"), rates.get("video"), media=media.info)
-        return self._segments(media, chain(first, planned), request), info
+        return self._segments(media, chain(first, planned), request, progress), info
 
     def check(self, request: Request) -> None:
         """Refuses what no input could make right.
@@ -150,10 +166,6 @@ class Transcriber:
         request.search(self.model.config.preprocess.normalizer)
         if request.batch_size < 1:
             raise ConfigError(f"batch_size = {request.batch_size}: it must be at least 1")
-        if request.word_timestamps and not self.model.ctc:
-            raise ConfigError(
-                "word times need a model with a CTC head (ctc.units in its recipe), and this one has none"
-            )
 
     # ---- the parts -----------------------------------------------------------------------------
 
@@ -162,37 +174,41 @@ class Transcriber:
         looks = "video" in used and media.info.has_video
         eyes = Eyes(self._mouths(media, face)) if looks else None
         longest = min(LONGEST, self.model.config.preprocess.audio_window or LONGEST)
-        if "audio" in used and media.info.has_audio:
-            return heard(media, eyes, longest)
-        return seen(eyes, longest) if eyes else iter(())
+        return windows(media, eyes, "audio" in used and media.info.has_audio, longest)
 
     def _mouths(self, media: Media, face: str) -> Iterator[Mouth]:
         if isinstance(media, ClipMedia) and media.mouths is not None:
             return iter(media.mouths)
         return mouth_stream(media.frames(), face=face, offline=self.offline)
 
-    def _segments(self, media: Media, planned: Iterable[Planned], request: Request) -> Iterator[Segment]:
+    def _segments(
+        self, media: Media, planned: Iterable[Planned], request: Request, progress: Progress | None
+    ) -> Iterator[Segment]:
         numbers = count()
         try:
-            for group in _grouped(planned, request.batch_size):
-                if request.save_crops:
-                    _save_crops(group, request.save_crops)
-                for segment in self._recognise(group, request):
-                    if segment.text:
-                        yield replace(segment, id=next(numbers))
+            for found in joined(self._pieces(planned, request, progress)):
+                if found.words:
+                    yield segment(found, next(numbers), request.word_timestamps)
+            if progress:
+                progress(media.info.duration)
         finally:
             media.close()
+
+    def _pieces(self, planned: Iterable[Planned], request: Request, progress: Progress | None) -> Iterator[Piece]:
+        """Windows recognised in batches."""
+        for group in _grouped(planned, request.batch_size):
+            if request.save_crops:
+                _save_crops(group, request.save_crops)
+            utterances = [self._utterance(p, request) for p in group]
+            found = self.recognise(utterances, request.search(self.model.config.preprocess.normalizer))
+            for each, utterance, recognised in zip(group, utterances, found, strict=True):
+                if progress:
+                    progress(each.window.end)
+                yield piece(each, utterance.rates, recognised)
 
     def recognise(self, utterances: Sequence[Utterance], options: DecodeOptions) -> list[Recognised]:
         """One batch on the model. A server overrides it, so that the inputs of many callers share batches."""
         return recognise(self.model, utterances, options)
-
-    def _recognise(self, group: Sequence[Planned], request: Request) -> Iterator[Segment]:
-        options = request.search(self.model.config.preprocess.normalizer)
-        found = self.recognise([self._utterance(p, request) for p in group], options)
-        for planned, recognised in zip(group, found, strict=True):
-            rates = self.model.check_rates(planned.task, request.audio_rate, request.video_rate)
-            yield _segment(planned, recognised, rates)
 
     def _utterance(self, planned: Planned, request: Request) -> Utterance:
         """The streams of the window that its task perceives."""
@@ -204,7 +220,7 @@ class Transcriber:
             id=f"{window.start:.2f} s",
         )
         rates = self.model.check_rates(planned.task, request.audio_rate, request.video_rate)
-        return Utterance(features, planned.task, rates, window.start, request.word_timestamps)
+        return Utterance(features, planned.task, rates, request.asks_others)
 
 
 def _device(name: str) -> torch.device:
@@ -221,28 +237,6 @@ def _grouped(planned: Iterable[Planned], size: int) -> Iterator[list[Planned]]:
     left = iter(planned)
     while group := list(islice(left, size)):
         yield group
-
-
-def _segment(planned: Planned, recognised: Recognised, rates: Mapping[str, int]) -> Segment:
-    window, hypothesis = planned.window, recognised.hypothesis
-    return Segment(
-        id=0,
-        start=window.start,
-        end=window.end,
-        text=recognised.text,
-        tokens=hypothesis.tokens,
-        avg_logprob=hypothesis.avg_logprob,
-        words=recognised.words,
-        no_speech_prob=round(1 - window.voice_share, 3) if "audio" in rates else 0.0,
-        av={
-            "task": planned.task,
-            "audio_rate": rates.get("audio"),
-            "video_rate": rates.get("video"),
-            "face_share": None if window.crops is None else round(window.face_share, 3),
-            "audio_tokens": recognised.tokens.get("audio", 0),
-            "video_tokens": recognised.tokens.get("video", 0),
-        },
-    )
 
 
 def _save_crops(group: Sequence[Planned], folder: Path) -> None:

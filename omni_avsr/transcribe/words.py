@@ -1,173 +1,99 @@
-"""The clock of words: the most likely CTC path that spells a known text (forced alignment).
-
-Graves et al. 2006, section 4.1, with the maximum in place of the sum. The text comes from the LLM; the CTC head
-only says when each of its units is heard or seen.
-"""
+"""The words of a recognised text: how sure the model was of each, and when each was said."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import pairwise
 
 import numpy as np
-import torch
 
-from omni_avsr.model.omni import OmniAVSR
-from omni_avsr.tasks import TASKS
-from omni_avsr.types import Encoded, Word
-
-log = logging.getLogger(__name__)
-
-STAY, STEP, SKIP = 0, 1, 2  # how a path entered a state: from itself, from the one before, over a blank
+from omni_avsr.transcribe.aligner import RATE, align, aligner
 
 
 @dataclass(frozen=True)
-class Span:
-    """The frames in which one unit is emitted, and how sure the head was of it there."""
+class Said:
+    """A word as the model wrote it."""
 
-    start: int
-    end: int  # exclusive
-    probability: float
+    text: str  # without spaces
+    probability: float  # that the model gave it, after all that stands before it
+    tokens: tuple[int, ...]
+    agreement: float | None = None  # share of the witnesses that have it too; None where none were asked
 
 
-def align(log_probs: np.ndarray, units: Sequence[int], blank: int = 0) -> list[Span] | None:
-    """The frames of each unit on the best path.
+@dataclass(frozen=True)
+class Timed:
+    """A word in the file, in seconds."""
+
+    said: Said
+    start: float
+    end: float
+
+    @property
+    def middle(self) -> float:
+        """Halfway through the word."""
+        return (self.start + self.end) / 2
+
+
+def said_words(
+    text: str, tokens: Sequence[int], logprobs: Sequence[float], decode: Callable[[Sequence[int]], str]
+) -> tuple[Said, ...]:
+    """The words of a text and the tokens that make them.
 
     Args:
-        log_probs: (T, V) float, natural log-probabilities of the CTC head.
-        units: L unit ids to be spelled, without blanks.
-        blank: id of the blank.
+        text: as recognised.
+        tokens: L of them, that spell it.
+        logprobs: their L natural log-probabilities.
+        decode: tokens to text. A token that ends one word and begins the next counts for the latter.
 
     Returns:
-        L spans in order; None where T frames cannot spell L units (a repeated unit needs a blank between).
+        One per word; its probability is the product of its tokens', or the geometric mean of all where it has none.
     """
-    if not units:
-        return []
-    states = np.full(2 * len(units) + 1, blank)  # blank, u1, blank, u2, …, blank
-    states[1::2] = units
-    path = _best_path(np.asarray(log_probs, np.float64)[:, states], _skippable(states, blank))
-    if path is None:
-        return None
-    spans = []
-    for state in range(1, len(states), 2):
-        frames = np.flatnonzero(path == state)
-        certainty = np.exp(log_probs[frames, states[state]].max())
-        spans.append(Span(int(frames[0]), int(frames[-1]) + 1, float(certainty)))
-    return spans
+    texts = text.split()
+    own: list[list[int]] = [[] for _ in texts]
+    for position in range(len(tokens)):
+        word = len(decode(tokens[: position + 1]).split()) - 1
+        if 0 <= word < len(texts):
+            own[word].append(position)
+    usual = math.exp(sum(logprobs) / max(len(logprobs), 1))
+    return tuple(
+        Said(
+            text=word,
+            probability=math.exp(sum(logprobs[i] for i in positions)) if positions else usual,
+            tokens=tuple(tokens[i] for i in positions),
+        )
+        for word, positions in zip(texts, own, strict=True)
+    )
 
 
-def _skippable(states: np.ndarray, blank: int) -> np.ndarray:
-    # (S,) bool: a unit may follow another one directly unless they are equal
-    allowed = np.zeros(len(states), bool)
-    allowed[2:] = (states[2:] != blank) & (states[2:] != states[:-2])
-    return allowed
-
-
-def _best_path(emission: np.ndarray, skippable: np.ndarray) -> np.ndarray | None:
-    """(T,) state per frame of the best path through `emission` (T, S); None if the frames are too few."""
-    frames, n_states = emission.shape
-    if frames == 0:
-        return None
-    score = np.full(n_states, -np.inf)
-    score[:2] = emission[0, :2]
-    entered = np.zeros((frames, n_states), np.int8)
-    reach = np.full((3, n_states), -np.inf)
-    for t in range(1, frames):
-        reach[STAY] = score
-        reach[STEP, 1:] = score[:-1]
-        reach[SKIP, 2:] = np.where(skippable[2:], score[:-2], -np.inf)
-        entered[t] = reach.argmax(0)
-        score = reach.max(0) + emission[t]
-    state = n_states - 1 if score[-1] >= score[-2] else n_states - 2
-    if not np.isfinite(score[state]):
-        return None
-    path = np.empty(frames, np.int64)
-    for t in range(frames - 1, -1, -1):
-        path[t] = state
-        state -= int(entered[t, state])
-    return path
-
-
-def words(spans: Sequence[Span], labels: Sequence[int], texts: Sequence[str], frame: float, start: float) -> list[Word]:
-    """Spans of units as words with times.
+def timed_words(
+    words: Sequence[Said],
+    start: float,
+    audio: np.ndarray | None,
+    crops: np.ndarray | None = None,
+    found: np.ndarray | None = None,
+) -> tuple[Timed, ...]:
+    """When each word is said, by sound and lips.
 
     Args:
-        spans: one per unit.
-        labels: for each unit, the index of its word in `texts`; -1 for a unit of no word (a space).
-        texts: the words.
-        frame: seconds per frame.
-        start: seconds of frame 0.
+        words: recognised in what follows.
+        start: seconds of the file at which it begins.
+        audio: (S,) float32, 16 kHz, or None.
+        crops: (T, 96, 96) uint8 at 25/s, or None.
+        found: (T,) bool, where the crops show a face.
 
     Returns:
-        One `Word` per text; `word` begins with a space, as whisper's words do. A word that the head cannot spell has
-        probability 0 and lies between its neighbours.
+        One per word, apart and in order; spread evenly by their letters where there is less time than letters.
     """
-    own = [[span for span, label in zip(spans, labels, strict=True) if label == i] for i in range(len(texts))]
-    out: list[Word] = []
-    for i, text in enumerate(texts):
-        if own[i]:
-            first, last = own[i][0].start, own[i][-1].end
-            certainty = float(np.mean([span.probability for span in own[i]]))
-        else:
-            first = max((s.end for earlier in own[:i] for s in earlier), default=0)
-            last = min((s.start for later in own[i + 1 :] for s in later), default=first)
-            certainty = 0.0
-        out.append(Word(start + first * frame, start + last * frame, f" {text}", certainty))
-    return out
-
-
-def spell(text: str, units_of: Callable[[str], list[int]]) -> tuple[list[int], list[int]]:
-    """The units of `text`, and for each the index of its word; -1 for what stands between words.
-
-    Args:
-        text: words with single spaces.
-        units_of: the head's spelling of any text. Where the beginning of the text up to a word is spelled as in the
-            whole text, the word begins there; else at the end of the word before it, as with tokens that hold
-            the space.
-    """
-    units = units_of(text)
-    labels = [-1] * len(units)
-    at = 0  # characters
-    for index, word in enumerate(text.split()):
-        at = text.index(word, at)
-        before, through = units_of(text[:at]), units_of(text[: at + len(word)])
-        begin = len(before) if before == units[: len(before)] else len(units_of(text[:at].rstrip()))
-        for position in range(begin, min(len(through), len(units))):
-            labels[position] = index
-        at += len(word)
-    return units, labels
-
-
-@torch.inference_mode()
-def word_times(
-    model: OmniAVSR,
-    encoded: Mapping[str, Encoded],
-    texts: Sequence[str],
-    tasks: Sequence[str],
-    starts: Sequence[float],
-) -> list[tuple[Word, ...] | None]:
-    """The words of each row with their times: by the sound where the task hears, else by the lips.
-
-    Args:
-        model: with CTC heads.
-        encoded: what its encoders made of B rows.
-        texts: what was recognised in them.
-        tasks: how.
-        starts: seconds of the file at which the rows begin.
-
-    Returns:
-        B tuples; None, with a warning, for a row that is too short for its text.
-    """
-    clocks = [TASKS[task].modalities[0] for task in tasks]  # audio comes first, and is the finer clock
-    heads = {m: model.ctc.log_probs(encoded[m], m).cpu().numpy() for m in set(clocks)}
-    out: list[tuple[Word, ...] | None] = []
-    for row, (text, clock, start) in enumerate(zip(texts, clocks, starts, strict=True)):
-        units, labels = spell(text, partial(model.ctc.targets, modality=clock))
-        spans = align(heads[clock][row, : int(encoded[clock].lengths[row])], units)
-        if spans is None:
-            log.warning("no word times at %.2f s: the stretch is too short for its text", start)
-        frame = 1 / int(model.encoder(clock).frames_per_second)
-        out.append(None if spans is None else tuple(words(spans, labels, text.split(), frame, start)))
-    return out
+    scores = aligner().scores(audio, crops, found)
+    spans = align(scores, [word.text for word in words])
+    if spans is not None:
+        edges = [(span.start / RATE, span.end / RATE) for span in spans]
+    else:
+        letters = np.cumsum([0] + [len(word.text) for word in words])
+        edges = list(pairwise((len(scores) / RATE * letters / letters[-1]).tolist()))
+    return tuple(
+        Timed(word, round(start + begin, 3), round(start + end, 3))
+        for word, (begin, end) in zip(words, edges, strict=True)
+    )

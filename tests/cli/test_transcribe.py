@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,11 @@ from typer.testing import Result
 
 from omni_avsr.media.mouth import Mouth
 from omni_avsr.model.decode import DecodeOptions
-from omni_avsr.types import Hypothesis, Word
+from omni_avsr.types import Hypothesis
 from tests.clips import grey, silence, video, voice, wav
 
 Run = Callable[..., Result]
-LINE = "[00:00.000 --> 00:03.000] bin blue at f two now\n"
+LINE = "[00:00.500 --> 00:02.900] bin blue at f two now\n"  # from the first word to the last
 
 pytestmark = pytest.mark.usefixtures("says")
 
@@ -28,17 +28,6 @@ def faceless(monkeypatch: pytest.MonkeyPatch) -> None:
         return (Mouth(np.zeros((96, 96), np.uint8), False, np.zeros(4, np.float32)) for _ in frames)
 
     monkeypatch.setattr("omni_avsr.transcribe.transcriber.mouth_stream", stream)
-
-
-@pytest.fixture
-def words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six words, half a second each; no CTC head is needed."""
-
-    def times(texts: Sequence[str]) -> list[tuple[Word, ...]]:
-        return [tuple(Word(i / 2, i / 2 + 0.4, f" {w}", 1.0) for i, w in enumerate(t.split())) for t in texts]
-
-    monkeypatch.setattr("omni_avsr.transcribe.recognition.word_times", lambda m, e, texts, *_: times(texts))
-    monkeypatch.setattr("omni_avsr.transcribe.transcriber.Transcriber.check", lambda *_: None)
 
 
 def test_all_formats_beside_the_text_on_the_screen(run: Run, model_folder: Path, tmp_path: Path) -> None:
@@ -135,7 +124,7 @@ def test_a_rate_that_was_not_trained_stops_before_the_first_file(run: Run, model
     assert result.stderr == "error: audio_rate = 7: this model was trained for 4, 16\n"
 
 
-def test_lines_of_subtitles_as_whisper_types_them(run: Run, words: None, model_folder: Path, tmp_path: Path) -> None:
+def test_lines_of_subtitles_as_whisper_types_them(run: Run, model_folder: Path, tmp_path: Path) -> None:
     wav(tmp_path / "clip.wav", voice())
     asked = ("--word_timestamps", "True", "--max_line_width", "12", "--max-line-count", "1")
     assert run("transcribe", "clip.wav", "--model", model_folder, "-f", "srt", *asked).exit_code == 0
@@ -173,7 +162,7 @@ def test_line_options_need_word_times(run: Run, option: str) -> None:
     )
 
 
-def test_line_options_without_effect_are_said(run: Run, words: None, model_folder: Path, tmp_path: Path) -> None:
+def test_line_options_without_effect_are_said(run: Run, model_folder: Path, tmp_path: Path) -> None:
     wav(tmp_path / "clip.wav", voice())
     base = ("transcribe", "clip.wav", "--model", model_folder, "-f", "srt", "--word_timestamps")
     assert "has no effect without --max_line_width" in run(*base, "--max_line_count", 2).stderr

@@ -34,7 +34,7 @@ def utterances(make: Make) -> list[Utterance]:
     """Nine that differ in length, task and rates."""
     rates = {"asr": {"audio": 16}, "vsr": {"video": 2}, "avsr": {"audio": 4, "video": 5}}
     return [
-        Utterance(make(12 + 3 * n, seed=n, audio=task != "vsr", video=task != "asr"), task, rates[task], 0.0)
+        Utterance(make(12 + 3 * n, seed=n, audio=task != "vsr", video=task != "asr"), task, rates[task])
         for n, task in enumerate(3 * ["asr", "vsr", "avsr"])
     ]
 
@@ -82,22 +82,21 @@ def test_a_row_that_fails_does_so_alone(
 ) -> None:
     def fragile(_: OmniAVSR, rows: Sequence[Utterance], options: DecodeOptions) -> list[Recognised]:
         brake()
-        if any(row.start == 13.0 for row in rows):
+        if any(row.features.id == "13" for row in rows):
             raise MemoryError("thirteen")
-        return [Recognised(Hypothesis("", (), (), 0.0), str(row.start), None, {}) for row in rows]
+        return [Recognised(Hypothesis(row.features.id, (), (), 0.0), (), {}) for row in rows]
 
     monkeypatch.setattr(module, "recognise", fragile)
-    features = make_features()
     futures: list[Future[Recognised]] = []
-    for start in (0.0, 11.0, 12.0, 13.0, 14.0):
-        futures += worker.submit([Utterance(features, "asr", {"audio": 4}, start)], GREEDY)
+    for name in ("0", "11", "12", "13", "14"):
+        futures += worker.submit([Utterance(make_features(name=name), "asr", {"audio": 4})], GREEDY)
     brake.go.set()
-    for future, text in zip(futures, ("0.0", "11.0", "12.0", None, "14.0"), strict=True):
+    for future, text in zip(futures, ("0", "11", "12", None, "14"), strict=True):
         if text is None:
             with pytest.raises(MemoryError):
                 future.result(30)
         else:
-            assert future.result(30).text == text
+            assert future.result(30).hypothesis.text == text
 
 
 def test_who_leaves_is_taken_out_of_the_line(

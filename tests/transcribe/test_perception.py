@@ -11,7 +11,7 @@ import pytest
 from omni_avsr.errors import ConfigError, NoAudioError, NoFaceError, NoVideoError
 from omni_avsr.transcribe.perception import PATIENCE, allowed, choose, plan, wanted_tasks
 from omni_avsr.transcribe.windows import Window
-from omni_avsr.types import MediaInfo
+from omni_avsr.types import AudioQuality, MediaInfo, VideoQuality
 
 ALL = ("asr", "vsr", "avsr")
 LOUD, ROOM, MUTE = 0.1, 0.003, 0.0
@@ -21,13 +21,28 @@ def info(audio: bool = True, video: bool = True) -> MediaInfo:
     return MediaInfo("clip.mp4", "mp4", 3.0, audio, video)
 
 
-def window(face: float = 1.0, voice: float = 0.6, level: float = LOUD, start: float = 0.0) -> Window:
+CROPS = np.zeros((75, 96, 96), np.uint8)
+
+
+def sight(face: float, mouth: float = 40.0, sharpness: float = 0.2, yaw: float = 5.0) -> VideoQuality:
+    return VideoQuality(face, mouth, sharpness, yaw, 0.5)
+
+
+def window(
+    face: float = 1.0, voice: float = 0.6, level: float = LOUD, start: float = 0.0, by_lips: bool = False, **seen: float
+) -> Window:
     audio = np.full(16_000, level, np.float32)
-    return Window(start, start + 3.0, audio, np.zeros((75, 96, 96), np.uint8), face, voice)
+    hearing = AudioQuality(-20.0, -3.0, 20.0, voice, 0.0, 0.0)
+    return Window(start, start + 3.0, audio, CROPS, hearing=hearing, sight=sight(face, **seen), by_lips=by_lips)
 
 
-def silent_film(face: float = 1.0) -> Window:
-    return Window(0.0, 3.0, None, np.zeros((75, 96, 96), np.uint8), face)
+def silent_film(face: float = 1.0, by_lips: bool = True) -> Window:
+    return Window(0.0, 3.0, None, CROPS, sight=sight(face), by_lips=by_lips)
+
+
+def listener() -> Window:
+    """The empty window that tells of a face."""
+    return Window(9.0, 9.0, None, None, sight=sight(1.0, 0.0, 0.0, 0.0))
 
 
 # ---- streams ---------------------------------------------------------------------------------
@@ -84,12 +99,18 @@ def test_unknown_task_suggests_the_nearest() -> None:
         (window(), "avsr"),
         (window(face=0.0), "asr"),
         (window(face=0.2), "asr"),
-        (window(voice=0.0, level=MUTE), "vsr"),  # the microphone was off
+        (window(voice=0.0, level=MUTE, by_lips=True), "vsr"),  # the microphone was off
+        (window(voice=0.0, level=MUTE), None),  # and nobody spoke
+        (window(mouth=5.0), "asr"),  # too far away
+        (window(sharpness=0.03), "asr"),  # out of focus
+        (window(yaw=80.0), "asr"),  # from the side
         (window(voice=0.0, level=LOUD), "avsr"),  # a voice may be drowned
         (window(voice=0.0, level=ROOM), None),  # somebody listens
         (window(face=0.0, voice=0.0), None),
         (silent_film(), "vsr"),
+        (silent_film(by_lips=False), None),
         (silent_film(face=0.0), None),
+        (listener(), None),
     ],
 )
 def test_auto_hears_reads_or_does_both(seen: Window, chosen: str | None) -> None:
@@ -100,6 +121,8 @@ def test_a_task_by_name_reads_the_lips_whatever_is_heard() -> None:
     assert choose(window(voice=0.0, level=ROOM), ("avsr", "asr"), sure=True) == "avsr"
     assert choose(window(face=0.0), ("avsr", "asr"), sure=True) == "asr"
     assert choose(window(voice=0.0), ("asr",), sure=True) is None
+    assert choose(window(mouth=5.0), ("vsr",), sure=True) == "vsr"
+    assert choose(listener(), ("vsr",), sure=True) is None
 
 
 # ---- files -----------------------------------------------------------------------------------
@@ -118,6 +141,10 @@ def test_lips_asked_for_and_no_face(task: str) -> None:
 def test_a_mute_film_without_a_face() -> None:
     with pytest.raises(NoFaceError):
         list(plan(iter([]), "auto", ("vsr",), "clip.mp4"))
+
+
+def test_a_mute_film_in_which_a_face_only_listens_says_nothing() -> None:
+    assert planned([listener()], "vsr") == []
 
 
 def test_auto_without_a_face_warns_and_listens(caplog: pytest.LogCaptureFixture) -> None:

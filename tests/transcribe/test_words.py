@@ -1,70 +1,76 @@
-"""Forced alignment against an exhaustive search over all CTC paths."""
+"""Words of tokens, and their times."""
 
 from __future__ import annotations
 
-from itertools import groupby, pairwise, product
+import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omni_avsr.transcribe.words import Span, align, words
+from omni_avsr.transcribe.words import Said, said_words, timed_words
+from tests.clips import silence, voice
+
+PIECES = [" bin", " blue", " at", " f", " tw", "o", " now", " ", "-", "a b"]
 
 
-def log_softmax(x: np.ndarray) -> np.ndarray:
-    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+def decode(tokens: Sequence[int]) -> str:
+    return "".join(PIECES[token] for token in tokens)
 
 
-def spelled(path: tuple[int, ...]) -> list[int]:
-    return [unit for unit, _ in groupby(path) if unit != 0]
+def said(text: str) -> tuple[Said, ...]:
+    return tuple(Said(word, 0.9, ()) for word in text.split())
 
 
-def exhaustive(log_probs: np.ndarray, units: list[int]) -> float:
-    frames, vocabulary = log_probs.shape
-    paths = (p for p in product(range(vocabulary), repeat=frames) if spelled(p) == units)
-    return max((sum(log_probs[t, u] for t, u in enumerate(p)) for p in paths), default=-np.inf)
+@settings(max_examples=60)
+@given(st.lists(st.integers(0, len(PIECES) - 1), max_size=12))
+def test_words_are_those_of_the_text_and_every_token_counts_once(tokens: list[int]) -> None:
+    logprobs = [-0.1 * (i + 1) for i in range(len(tokens))]
+    words = said_words(decode(tokens), tokens, logprobs, decode)
+    assert [word.text for word in words] == decode(tokens).split()
+    used = [token for word in words for token in word.tokens]
+    spaces = next((i for i in range(len(tokens)) if decode(tokens[: i + 1]).strip()), len(tokens))
+    assert used == tokens[spaces:]
+    assert all(0 < word.probability <= 1 for word in words)
 
 
-def score(log_probs: np.ndarray, units: list[int], spans: list[Span]) -> float:
-    path = np.zeros(len(log_probs), int)
-    for unit, span in zip(units, spans, strict=True):
-        path[span.start : span.end] = unit
-    assert spelled(tuple(path)) == units
-    return float(log_probs[np.arange(len(path)), path].sum())
+def test_a_word_is_as_likely_as_all_its_tokens() -> None:
+    words = said_words("bin two", [0, 4, 5], [math.log(0.9), math.log(0.5), math.log(0.4)], decode)
+    assert [(w.text, w.tokens) for w in words] == [("bin", (0,)), ("two", (4, 5))]
+    assert [w.probability for w in words] == pytest.approx([0.9, 0.2])
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 6), st.lists(st.integers(1, 2), min_size=1, max_size=4), st.integers(0, 10_000))
-def test_no_path_is_better(frames: int, units: list[int], seed: int) -> None:
-    log_probs = log_softmax(np.random.default_rng(seed).normal(size=(frames, 3)) * 2)
-    best, spans = exhaustive(log_probs, units), align(log_probs, units)
-    if spans is None:
-        assert best == -np.inf
-    else:
-        assert score(log_probs, units, spans) == pytest.approx(best)
-        assert all(a.end <= b.start for a, b in pairwise(spans))
+def test_a_word_without_tokens_is_as_likely_as_the_text() -> None:
+    assert [w.probability for w in said_words("bin x", [0], [math.log(0.5)], decode)] == pytest.approx([0.5, 0.5])
 
 
-def test_a_repeated_unit_needs_a_blank_between() -> None:
-    even = np.log(np.full((2, 3), 1 / 3))
-    assert align(even, [1, 2]) is not None
-    assert align(even, [1, 1]) is None
+def test_words_of_the_sample_lie_where_they_are_spoken() -> None:
+    words = timed_words(said("place blue at f two now"), 100.0, voice())
+    assert [w.said.text for w in words] == ["place", "blue", "at", "f", "two", "now"]
+    assert all(a.end <= b.start for a, b in pairwise(words))
+    loud = np.flatnonzero(np.abs(voice()) > 0.02) / 16_000
+    assert words[0].start - 100 == pytest.approx(loud[0], abs=0.1)
+    assert words[-1].end - 100 == pytest.approx(loud[-1], abs=0.4)
 
 
-def test_nothing_to_spell_and_nothing_to_hear() -> None:
-    assert align(np.zeros((4, 3)), []) == []
-    assert align(np.zeros((0, 3)), [1]) is None
+def test_sound_and_silence_around_it_move_the_words_along() -> None:
+    early = timed_words(said("place blue at f two now"), 0.0, voice())
+    late = timed_words(said("place blue at f two now"), 0.0, np.concatenate([silence(2), voice(), silence(1)]))
+    for one, other in zip(early, late, strict=True):
+        assert other.start - one.start == pytest.approx(2.0, abs=0.05)
 
 
-def test_words_lie_where_their_units_were_heard() -> None:
-    # 'ab c' heard as _ a b _ ' ' _ c c
-    heard = [0, 1, 2, 0, 3, 0, 4, 4]
-    probs = np.full((8, 5), 0.05)
-    probs[np.arange(8), heard] = 0.8
-    spans = align(np.log(probs), [1, 2, 3, 4])
-    assert spans is not None
-    found = words(spans, [0, 0, -1, 1], ["ab", "c"], frame=0.04, start=10.0)
-    assert [w.word for w in found] == [" ab", " c"]
-    assert [(w.start, w.end) for w in found] == [pytest.approx((10.04, 10.12)), pytest.approx((10.24, 10.32))]
-    assert [w.probability for w in found] == pytest.approx([0.8, 0.8])
+@pytest.mark.parametrize("seconds", [0.0, 0.01, 0.3])
+def test_too_little_time_for_the_letters_is_shared_among_them(seconds: float) -> None:
+    words = timed_words(said("a bbb"), 1.0, silence(seconds) + 0.1)
+    times = [t for w in words for t in (w.start, w.end)]
+    assert times == sorted(times)
+    assert times[0] >= 1.0
+    assert times[-1] <= 1.0 + seconds + 0.021
+
+
+def test_no_words_have_no_times() -> None:
+    assert timed_words((), 0.0, voice()) == ()

@@ -1,0 +1,31 @@
+"""Speech that was cut, made whole: the words of windows that overlap, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from omni_avsr.transcribe.words import Timed
+
+SAME = 0.3  # seconds by which two windows may time one word differently
+
+
+def stitched(left: Sequence[Timed], right: Sequence[Timed], cut: float) -> tuple[tuple[Timed, ...], tuple[Timed, ...]]:
+    """What is kept of two windows that overlap around `cut` seconds.
+
+    Words that both windows have at the same time are one word: the seam lies at the one nearest to the cut. Where
+    they have none in common, each keeps what it has on its side of the cut.
+    """
+    same = [
+        (i, j)
+        for i, one in enumerate(left)
+        for j, other in enumerate(right)
+        if _plain(one) == _plain(other) and abs(one.middle - other.middle) < SAME
+    ]
+    if same:
+        i, j = min(same, key=lambda pair: abs(left[pair[0]].middle + right[pair[1]].middle - 2 * cut))
+        return tuple(left[: i + 1]), tuple(right[j + 1 :])
+    return tuple(w for w in left if w.middle < cut), tuple(w for w in right if w.middle >= cut)
+
+
+def _plain(word: Timed) -> str:
+    return "".join(c for c in word.said.text.lower() if c.isalnum()) or word.said.text

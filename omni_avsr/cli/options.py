@@ -59,3 +59,11 @@ Hotwords = Annotated[
     str,
     typer.Option("--hotwords", metavar="WORD,...", help="Names and terms to prefer where the model is in doubt."),
 ]
+Agreement = Annotated[
+    bool | None,
+    typer.Option(
+        "--agreement/--no_agreement",
+        show_default="with --word_timestamps",
+        help="Second opinions by ear, by lips and by both: honest word probabilities, flags for made-up text.",
+    ),
+]

@@ -17,6 +17,7 @@ import typer
 
 from omni_avsr.cli.logs import facts, gathered, unexpected, watched
 from omni_avsr.cli.options import (
+    Agreement,
     AudioRate,
     BatchSize,
     BeamSize,
@@ -99,14 +100,7 @@ def transcribe(
     skip_existing: Annotated[
         bool, typer.Option("--skip_existing/--no_skip_existing", help="Leave files alone whose outputs are all there.")
     ] = False,
-    agreement: Annotated[
-        bool | None,
-        typer.Option(
-            "--agreement/--no_agreement",
-            show_default="with --word_timestamps",
-            help="Second opinions by ear, by lips and by both: honest word probabilities, flags for made-up text.",
-        ),
-    ] = None,
+    agreement: Agreement = None,
     offline: Offline = False,
 ) -> None:
     """Turn speech into text: subtitles, JSON and plain text, from any audio or video file."""

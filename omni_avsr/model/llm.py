@@ -93,7 +93,7 @@ class Tokenizer:
     @cached_property
     def words(self) -> list[str]:
         """The words that are one token each, without those that look like another's beginning (of BPE's making)."""
-        texts = {self._backend.decode([i]).strip() for i in range(len(self))}
+        texts = {self.decode([i]).strip() for i in range(len(self))}
         one = len(self.encode("a"))
         words = sorted(w for w in texts if w.isalpha() and len(self.encode(f"a {w}")) == one + 1)
         return [w for w, after in zip(words, [*words[1:], ""], strict=True) if len(w) == 1 or not after.startswith(w)]

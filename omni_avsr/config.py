@@ -21,7 +21,7 @@ from omni_avsr.tasks import TASKS, Modality
 Positive = Annotated[int, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
-Part = Literal["projectors", "llm_lora", "video_lora", "llm", "audio_encoder", "video_encoder", "ctc"]
+Part = Literal["projectors", "llm_lora", "task_lora", "video_lora", "llm", "audio_encoder", "video_encoder", "ctc"]
 
 
 class Knobs(BaseModel):
@@ -293,6 +293,10 @@ class DataConfig(Knobs):
     """Video frames (25/s) per batch and process, padding counted."""
     workers: int = Field(default=0, ge=0)
     """Loader processes; 0 = in the training process."""
+    cache: str = ""
+    """Folder where the states of a frozen audio encoder are kept, computed once; empty = computed in every step."""
+    variants: Positive = 1
+    """Augmented versions of each utterance that `cache` keeps; epoch e trains on version e modulo this."""
     augment: AugmentConfig = AugmentConfig()
 
 
@@ -396,6 +400,8 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = (), tiny: bool = 
             raise ConfigError(f"no recipe '{recipe}': neither a file nor a name; {nearest(str(recipe), known)}")
         path = known[str(recipe)]
     tree = _with_base(path, "tiny" if tiny else None)
+    if tiny and isinstance(tree.get("train"), dict):
+        tree["train"].pop("init", None)  # a folder of another size
     for override in overrides:
         _set(tree, override)
     tree.setdefault("name", path.stem)
@@ -433,14 +439,15 @@ def _with_base(path: Path, base: str | None, above: tuple[Path, ...] = ()) -> di
     for folder in (path.parent, _recipe_dir()):
         for candidate in (folder / "bases" / f"{base}.toml", folder / f"{base}.toml"):
             if candidate.is_file() and candidate != path:
-                return _merge(_with_base(candidate, None, (*above, path)), tree)
+                return merge(_with_base(candidate, None, (*above, path)), tree)
     raise ConfigError(f"{path}: no base '{base}' beside it; write extends = \"full\" or the name of a file there")
 
 
-def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `top` laid over it, group by group."""
     out = dict(base)
     for key, value in top.items():
-        out[key] = _merge(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
+        out[key] = merge(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
     return out
 
 

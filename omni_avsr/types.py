@@ -116,6 +116,7 @@ class Features:
     audio_frames: int  # valid encoder frames (50/s); 0 without audio
     video: Tensor | None  # (T, 88, 88) float32, normalised
     id: str = ""
+    states: Tensor | None = None  # (N, D) of a frozen audio encoder, computed before; then there is no mel
 
     @property
     def video_frames(self) -> int:
@@ -133,6 +134,7 @@ class Batch:
     video_lengths: Tensor  # (B,) int64, frames at 25/s
     texts: tuple[str, ...] = ()  # B transcripts; empty at inference
     ids: tuple[str, ...] = ()
+    states: Tensor | None = None  # (B, N, D) of a frozen audio encoder, computed before; then there is no mel
 
     def __len__(self) -> int:
         return len(self.audio_lengths)

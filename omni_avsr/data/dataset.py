@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from omni_avsr.types import FPS, Features, Sample
 logger = logging.getLogger(__name__)
 
 BOTH = ("audio", "video")
+States = Callable[[int, int], torch.Tensor | None]  # (epoch, row) -> (N, D); None for a row without sound
 VOICES = 512  # utterances that babble draws on; their sound is kept in memory
 
 
@@ -126,6 +127,8 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
         self._voices = Voices(self.rows, seed)
         self._cache: dict[int, tuple[np.ndarray | None, np.ndarray | None]] = {}
         self._cache_left = cache_bytes
+        self._states: States | None = None
+        self._variants = 0
         # Shared memory: loader workers that outlive an epoch see the number change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -153,14 +156,30 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
                     self._voices.besides(row.id),
                     self._contract.crop,
                 )
-            features = extract(sample.audio, sample.mouths, self._contract, crop_at=crop_at, flip=flip, id=row.id)
+            states = self._states and self._states(int(self._epoch), index)
+            if states is None:
+                features = extract(sample.audio, sample.mouths, self._contract, crop_at=crop_at, flip=flip, id=row.id)
+            else:
+                features = self._beside(states, sample, crop_at, flip)
         except InputError as error:
             raise DataError(f"row '{row.id}' cannot be used: {error}") from error
         return features, self.texts[index]
 
     def set_epoch(self, epoch: int) -> None:
         """From now on the augmentation of `epoch`, also in loader workers that are already running."""
-        self._epoch.fill_(epoch)
+        self._epoch.fill_(epoch % self._variants if self._variants else epoch)
+
+    def use_states(self, states: States, variants: int) -> None:
+        """From now on rows carry states of a frozen audio encoder instead of a mel, for epoch numbers modulo
+        `variants`."""
+        self._states, self._variants = states, variants
+
+    def _beside(self, states: torch.Tensor, sample: Sample, crop_at: tuple[int, int] | None, flip: bool) -> Features:
+        """The features of the picture, with `states` for the sound."""
+        if sample.mouths is None:
+            return Features(None, len(states), None, sample.id, states)
+        seen = extract(None, sample.mouths, self._contract, crop_at=crop_at, flip=flip, id=sample.id)
+        return replace(seen, audio_frames=len(states), states=states)
 
     # ---- signals -------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from omni_avsr.model.ctc import CtcHeads
 from omni_avsr.model.encoder import Encoder
 from omni_avsr.model.encoders import build_encoder
 from omni_avsr.model.llm import LLM_FAMILIES, Tokenizer, build_llm, build_tokenizer, round_rotary
-from omni_avsr.model.lora import attach
+from omni_avsr.model.lora import SHARED, attach
 from omni_avsr.model.packing import Piece, pack
 from omni_avsr.model.projectors import build_projector
 from omni_avsr.tasks import TASKS
@@ -53,8 +53,10 @@ PARTS: dict[Part, Callable[[str], bool]] = {
     "audio_encoder": lambda name: name.startswith("audio_encoder."),
     "video_encoder": lambda name: name.startswith("video_encoder.") and not _is_lora(name),
     "ctc": lambda name: name.startswith("ctc."),
+    "task_lora": lambda name: name.startswith("llm.") and _is_lora(name) and not name.endswith(f".{SHARED}"),
 }
-"""Part of the model -> which parameters, by name, belong to it. Every parameter belongs to exactly one part."""
+"""Part of the model -> which parameters, by name, belong to it. Every parameter belongs to exactly one part, but for
+`task_lora`, which is what of `llm_lora` is not shared by the tasks."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ class OmniAVSR(nn.Module):
         if self.config.compat.trim_to_rate and batch.video is not None:
             batch = trimmed(batch, max(self.config.video_rates))
         encoded: dict[str, Encoded] = {}
+        if batch.states is not None and "audio" in modalities:
+            encoded["audio"] = Encoded(batch.states, batch.audio_lengths)
         for modality, x in (("audio", batch.mel), ("video", batch.video)):
             if x is not None and modality in modalities and modality in self.config.modalities:
                 encoder = self.encoder(modality)

@@ -24,10 +24,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from omni_avsr.checkpoints import native
-from omni_avsr.config import ModelConfig, Recipe
+from omni_avsr.checkpoints.folder import locate
+from omni_avsr.config import ModelConfig, Recipe, merge, parse
 from omni_avsr.errors import CheckpointError, ConfigError, MissingExtraError, OmniAVSRError, TrainingInterrupted
 from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.train import dev, state
+from omni_avsr.train.cache import state_cache
 from omni_avsr.train.claim import claim
 from omni_avsr.train.corpus import Corpus
 from omni_avsr.train.memory import checkpoint_layers
@@ -64,7 +66,7 @@ def train(recipe: Recipe, out: str | Path, resume: bool = False, progress: bool 
         TrainingInterrupted: SIGINT or SIGTERM; a checkpoint was saved and the message says how to go on.
         MissingExtraError: the extra 'train' is not installed.
     """
-    folder = Path(out)
+    folder, recipe = Path(out), inherited(recipe)
     accelerator = _accelerator(recipe)
     if accelerator.is_main_process:
         claim(folder, recipe, resume)
@@ -88,6 +90,11 @@ class Trainer:
         self.optimizer = build_optimizer(self.model, self.knobs)
         self.mean = RunningMean(self.model, self.knobs.ema) if self.knobs.ema else None
         self.wrapped, self.stepper = accelerator.prepare(self.model, self.optimizer)
+        if recipe.data.cache:
+            share = accelerator.process_index, accelerator.num_processes
+            cache = state_cache(self.model, self.corpus.train, recipe, *share, accelerator.autocast)
+            accelerator.wait_for_everyone()
+            self.corpus.train.use_states(cache, cache.variants)
         self.total = self.knobs.max_steps or self.knobs.epochs * self.corpus.steps_per_epoch
         self.window: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # name -> [sum, count]
         self.at = self._restore()
@@ -283,6 +290,15 @@ class Trainer:
 
 
 # ---- beginnings --------------------------------------------------------------------------------
+
+
+def inherited(recipe: Recipe) -> Recipe:
+    """The recipe with the model of `train.init`, but for what the recipe itself says of the model."""
+    if not recipe.train.init:
+        return recipe
+    own = native.read_config(locate(recipe.train.init)).model_dump(mode="json")
+    said = recipe.model.model_dump(mode="json", exclude_unset=True)
+    return recipe.model_copy(update={"model": parse(ModelConfig, merge(own, said), where=recipe.name)})
 
 
 def initial_model(recipe: Recipe, texts: list[str]) -> OmniAVSR:

@@ -72,8 +72,7 @@ def test_whole_shards_are_kept_and_another_model_has_its_own(make_recipe: Make, 
 
 
 def test_an_ear_that_learns_cannot_be_kept(make_recipe: Make, tmp_path: Path) -> None:
+    parts = "train.parts=['projectors','audio_encoder']"
+    recipe = make_recipe("omni_st", parts, f"data.cache={tmp_path}", "data.dev=[]")
     with pytest.raises(ConfigError, match=r"data\.cache is for a frozen audio encoder"):
-        parts = "train.parts=['projectors','audio_encoder']"
-        loop.train(
-            make_recipe("omni_st", parts, f"data.cache={tmp_path}", "data.dev=[]"), tmp_path / "r", progress=False
-        )
+        loop.train(recipe, tmp_path / "run", progress=False)

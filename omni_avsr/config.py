@@ -338,7 +338,7 @@ class TrainConfig(Knobs):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay per step of a running mean of the weights, which is then what is evaluated and kept; 0 = off."""
     pack: bool = False
-    """Run the LLM once for all tasks, sequences laid end to end, instead of once per task with padding."""
+    """Run the LLM once for all tasks, sequences laid end to end in its rows, instead of once per task."""
     checkpointing: bool = False
     """Keep only the inputs of transformer layers for the backward pass and compute the rest again: less memory."""
     keep: Positive = 2

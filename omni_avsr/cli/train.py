@@ -30,6 +30,12 @@ def train(
         bool, typer.Option("--tiny/--no_tiny", help="The same recipe on a model of a few thousand parameters.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume/--no_resume", help="Go on from the newest checkpoint.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan/--no_plan", help="Take a few steps, say what the run will take, and write nothing.")
+    ] = False,
+    hours: Annotated[
+        float | None, typer.Option("--hours", help="With --plan: for so many hours of such data, too.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--output_dir", "-o", show_default="runs/NAME", help="Folder of the run.")
     ] = None,
@@ -42,6 +48,11 @@ def train(
             typer.echo(f"{name:14} {load_recipe(name).description}")
         return
     chosen = load_recipe(recipe, settings or (), tiny=tiny)
+    if plan:
+        from omni_avsr.train.plan import plan as measure
+
+        typer.echo("\n".join(measure(chosen).lines(chosen.train.epochs, hours)))
+        return
     from omni_avsr.train.loop import train as run
 
     model = run(chosen, out or Path("runs") / chosen.name, resume=resume)

@@ -1,4 +1,4 @@
-"""Sequences laid end to end in the rows of one batch, so that the LLM runs once and computes hardly any padding.
+"""Sequences laid end to end in the rows of one batch, so that the LLM runs once for all tasks.
 
     row 0   [ AVSR of utterance 3 ------------------------------ ]
     row 1   [ ASR of utterance 3 ---- ][ ASR of utterance 1 --- ].     attention stays inside a sequence
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+WIDTHS = tuple(1 + tenth / 10 for tenth in range(31))  # of a row, in lengths of the longest sequence
 
 
 @dataclass(frozen=True)
@@ -62,18 +64,24 @@ def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return filled
 
 
+def _rows(pieces: Sequence[Piece], lengths: Sequence[int], capacity: int) -> tuple[list[tuple[str, list[int]]], int]:
+    """(group, numbers of its pieces) per row, and the length of the fullest row."""
+    rows: list[tuple[str, list[int]]] = []
+    for group in dict.fromkeys(piece.group for piece in pieces):
+        members = [i for i, piece in enumerate(pieces) if piece.group == group]
+        rows += [(group, [members[i] for i in some]) for some in bins([lengths[i] for i in members], capacity)]
+    return rows, max(sum(lengths[i] for i in numbers) for _, numbers in rows)
+
+
 def pack(pieces: Sequence[Piece], ignore: int) -> Packed:
-    """Lays `pieces` into rows as long as the longest of them.
+    """Lays `pieces` into rows of that width, of a few, which leaves the least padding.
 
     Args:
         ignore: label of padding.
     """
-    longest = max(len(piece.inputs) for piece in pieces)
-    rows: list[tuple[str, list[int]]] = []
-    for group in dict.fromkeys(piece.group for piece in pieces):
-        members = [i for i, piece in enumerate(pieces) if piece.group == group]
-        for some in bins([len(pieces[i].inputs) for i in members], longest):
-            rows.append((group, [members[i] for i in some]))
+    lengths = [len(piece.inputs) for piece in pieces]
+    layouts = [_rows(pieces, lengths, int(max(lengths) * width)) for width in WIDTHS]
+    rows, longest = min(layouts, key=lambda layout: len(layout[0]) * layout[1])
     first = pieces[0].inputs
     shape = (len(rows), longest)
     labels = torch.full(shape, ignore, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""States of a frozen audio encoder, computed once: Whisper's window of 30 s costs much at every step and learns nothing.
+"""States of a frozen audio encoder, computed once: its window of 30 s costs much at every step and learns nothing.
 
     CACHE/<digest>/0-00000.npy           states of 256 rows, one after the other: (sum of N, D), read by memory map
     CACHE/<digest>/0-00000.lengths.npy   (256,) N of each; written last, so a shard that has it is whole

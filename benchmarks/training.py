@@ -1,0 +1,129 @@
+"""What each saving of the training loop is worth on this machine, and whether `train --plan` keeps its word.
+
+    python benchmarks/training.py                                  tiny and small, on noise, on a CPU
+    python benchmarks/training.py --recipe omni_st --set data.train='["lrs3/manifest.jsonl"]'      full size, on a GPU
+
+Variants take turns in one process, so that a busy machine hits all of them alike; ratios are to the first one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from omni_avsr.config import Recipe, load_recipe
+from omni_avsr.data.manifest import Row, write_manifest
+from omni_avsr.data.mouth_store import write_store
+from omni_avsr.train import loop
+from omni_avsr.train.plan import Plan, plan
+
+SAVINGS = {
+    "as it is": (),
+    "packed": ("train.pack=true",),
+    "recomputed": ("train.checkpointing=true",),
+    "kept states": ("data.cache={folder}/cache",),
+    "fused AdamW": ("train.fused=true",),
+}
+PEAK_FLOPS = {"NVIDIA H100": 989e12, "NVIDIA H200": 989e12, "NVIDIA A100": 312e12}  # bf16, dense
+STEPS = 20  # of the run that a plan is compared with
+
+
+def corpus(folder: Path, rows: int) -> Path:
+    """Utterances of one to four seconds of noise."""
+    random = np.random.default_rng(0)
+    words = ["bin", "blue", "at", "f", "two", "now", "place", "red", "by", "z", "nine", "soon"]
+    out = []
+    for number in range(rows):
+        frames = int(random.integers(25, 100))
+        audio = random.normal(0, 0.1, frames * 640).astype(np.float32)
+        crops = random.integers(0, 256, (frames, 96, 96), dtype=np.uint8)
+        store = write_store(folder / f"{number}.mkv", crops, audio, codec="ffv1")
+        text = " ".join(random.choice(words, max(2, frames // 12)))
+        out.append(Row(f"u{number}", store, text, "train", f"s{number}", mouths=store, frames=frames))
+    return write_manifest(folder / "manifest.jsonl", out)
+
+
+def utilisation(found: Plan) -> float:
+    """Share of the GPU's peak that the LLM's and the other matrices take: per token and weight 2 operations forward,
+    2 for the gradient of what comes in, and 2 more where the weight is trained."""
+    count, trained = (sum(values) for values in zip(*found.parameters.values(), strict=True))
+    name = torch.cuda.get_device_name()
+    peak = next((flops for known, flops in PEAK_FLOPS.items() if name.startswith(known)), float("nan"))
+    return found.tokens_per_step * (4 * count + 2 * trained) / found.seconds_per_step / peak
+
+
+def row(name: str, found: Plan, first: Plan) -> str:
+    """A line of the table."""
+    cells = [name, f"{found.seconds_per_step:.3f}", f"{found.seconds_per_step / first.seconds_per_step:.2f}",
+             f"{found.tokens_per_step / found.seconds_per_step:,.0f}", f"{found.padding:.1%}",
+             f"{found.activations:,.0f}", f"{found.activations / first.activations:.2f}"]  # fmt: skip
+    if torch.cuda.is_available():
+        cells += [f"{utilisation(found):.1%}", f"{found.peak:,.0f}"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def run(recipe: Recipe) -> float:
+    """Seconds per step of a true run of `STEPS` steps, the first one not counted."""
+    marks: list[float] = []
+    step = loop.Trainer._step
+
+    def timed(self: loop.Trainer, group: list) -> None:
+        step(self, group)
+        marks.append(time.monotonic())
+
+    loop.Trainer._step = timed  # type: ignore[method-assign]
+    try:
+        short = recipe.train.model_copy(update={"max_steps": STEPS})
+        with tempfile.TemporaryDirectory() as folder:
+            loop.train(recipe.model_copy(update={"train": short}), Path(folder) / "run", progress=False)
+    finally:
+        loop.Trainer._step = step  # type: ignore[method-assign]
+    return (marks[-1] - marks[0]) / (len(marks) - 1)
+
+
+def main() -> None:
+    """Prints two tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="")
+    parser.add_argument("--set", nargs="*", default=[], dest="settings")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--probes", type=int, default=6)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if given.recipe:
+            cases = {given.recipe: (given.recipe, list(given.settings), False)}
+        else:
+            data = [f"data.train=['{corpus(folder, 120)}']", "data.dev=[]", "data.workers=0"]
+            small = [*data, "train.parts=['projectors','llm_lora']", "train.ctc_epochs=0", "data.frames_per_batch=400"]
+            cases = {
+                "omni_st --tiny": ("omni_st", [*data, "data.frames_per_batch=400"], True),
+                "default, LoRA and projectors": ("default", small, False),
+            }
+        print("| recipe, saving | s a step | ratio | tokens a second | padding | activations, MB | ratio |", end="")
+        print(" of peak | GPU, MB |" if torch.cuda.is_available() else "")
+        print("|---" * (9 if torch.cuda.is_available() else 7) + "|")
+        for label, (recipe_name, settings, tiny) in cases.items():
+            found: dict[str, list[Plan]] = {saving: [] for saving in SAVINGS}
+            for _ in range(given.rounds):
+                for saving, knobs in SAVINGS.items():
+                    chosen = [*settings, *(knob.format(folder=folder) for knob in knobs)]
+                    found[saving].append(plan(load_recipe(recipe_name, chosen, tiny=tiny), given.probes))
+            best = {saving: min(plans, key=lambda p: p.seconds_per_step) for saving, plans in found.items()}
+            for saving, one in best.items():
+                print(row(f"{label}, {saving}", one, best["as it is"]), flush=True)
+        print("\n| recipe | planned, s a step | the run | ratio |\n|---|---|---|---|")
+        for label, (recipe_name, settings, tiny) in cases.items():
+            recipe = load_recipe(recipe_name, settings, tiny=tiny)
+            for _ in range(given.rounds):
+                planned, measured = plan(recipe, given.probes).seconds_per_step, run(recipe)
+                print(f"| {label} | {planned:.3f} | {measured:.3f} | {planned / measured:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -41,7 +41,9 @@ MinMouth = Annotated[float, typer.Option("--min_mouth", help="Smallest width of 
 
 
 def prepare(
-    kind: Annotated[str, typer.Argument(metavar="folder|grid|lrs2|lrs3|muavic|synthetic", help="What ROOT holds.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="folder|grid|lrs2|lrs3|muavic|synthetic|shards", help="What ROOT holds.")
+    ],
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="The corpus: a folder, or a CSV file of it.")],
     out: Out,
     mouths: Annotated[
@@ -70,6 +72,11 @@ def prepare(
     """Turn a corpus into OUT/manifest.jsonl, ready for train and evaluate."""
     from omni_avsr.data.prepare import prepare as run
 
+    if kind == "shards":  # of a corpus that is prepared already; ROOT is its manifest
+        from omni_avsr.data.shards import write_shards
+
+        typer.echo(str(write_shards(root, out)))
+        return
     if max_wer < 1 and not listener:
         raise ConfigError("--max_wer compares with what a listener hears; name one with --listener")
     heard_by = None

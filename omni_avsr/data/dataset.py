@@ -20,6 +20,7 @@ from omni_avsr.data.manifest import Row, read_manifest
 from omni_avsr.data.mouth_store import read_store, to_float, to_int16
 from omni_avsr.data.noise import Rng, Utterances
 from omni_avsr.data.normalize import normalize
+from omni_avsr.data.shards import fetch
 from omni_avsr.errors import DataError, InputError
 from omni_avsr.media.features import extract
 from omni_avsr.media.mouth import mouths
@@ -43,8 +44,8 @@ def load_sample(row: Row, modalities: Sequence[str] = BOTH) -> Sample:
         InputError: the media cannot be read.
     """
     listens, looks = ("audio" in modalities), ("video" in modalities)
-    if row.mouths is not None:
-        stored = read_store(row.mouths, video=looks, audio=listens)
+    if row.mouths is not None or row.shard:
+        stored = read_store(fetch(row) if row.mouths is None else row.mouths, video=looks, audio=listens)
         audio = None if stored.audio is None else to_float(stored.audio)
         return Sample(row.id, audio, stored.crops, row.text, row.speaker)
     audio = crops = None
@@ -231,7 +232,7 @@ def _complain(
         raise DataError(f"{manifests} have no usable rows of split '{split}'{mute}; they have: {have}")
     if len(rows) < len(pairs):
         logger.warning("%d row(s) of split '%s' have no transcript and are left out", len(pairs) - len(rows), split)
-    uncut = sum(1 for row in rows if row.mouths is None and row.media.suffix.lower() in VIDEO)
+    uncut = sum(1 for row in rows if row.mouths is None and not row.shard and row.media.suffix.lower() in VIDEO)
     if uncut and "video" in config.modalities:
         logger.warning("%d row(s) have no mouth files, so faces are found again in every epoch: "
                        "omni-avsr prepare ... --mouths does it once", uncut)  # fmt: skip

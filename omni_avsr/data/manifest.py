@@ -22,6 +22,7 @@ from omni_avsr.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+MANIFEST = "manifest.jsonl"  # its name in a prepared folder
 REQUIRED = ("id", "media", "text", "split")
 
 
@@ -39,6 +40,9 @@ class Row:
     mouths: Path | None = None  # file of data.mouth_store with the crops and the audio of this row
     frames: int = 0  # length at 25/s; 0 = not measured
     audio: Path | None = None  # a file of its own with the sound; None = it is in `media`
+    shard: str = ""  # path or URL of a tar file that holds the mouth file (data.shards), at
+    offset: int = 0  # this byte, with
+    size: int = 0  # so many
 
     @property
     def source(self) -> Path:
@@ -53,9 +57,8 @@ def read_manifest(path: str | Path) -> list[Row]:
         DataError: no such manifest; or, with the row's number: not JSON, a key missing or of the wrong type,
             an id used before, a file that does not exist.
     """
-    path = Path(path)
     try:
-        lines = path.read_text("utf-8-sig").split("\n")  # not splitlines: a text may hold U+2028
+        lines = manifest_bytes(path).decode("utf-8-sig").split("\n")  # not splitlines: a text may hold U+2028
     except FileNotFoundError:
         raise DataError(f"no manifest '{path}'; make one with: omni-avsr prepare folder ROOT -o OUT") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -66,15 +69,31 @@ def read_manifest(path: str | Path) -> list[Row]:
         if not line.strip():
             continue
         where = f"{path}, row {number}"
-        row = _parse(line, path.parent, where)
+        row = _parse(line, str(path).rpartition("/")[0] if is_url(path) else Path(path).parent, where)
         if row.id in seen:
             raise DataError(f"{where}: id '{row.id}' was used in row {seen[row.id]}; every row needs its own id")
-        if not row.source.is_file():
+        if not row.shard and not row.source.is_file():
             key = "mouths" if row.mouths else "media"
             raise DataError(f"{where}: {key} file '{row.source}' does not exist; paths are relative to the manifest")
         seen[row.id] = number
         rows.append(row)
     return rows
+
+
+def is_url(path: str | Path) -> bool:
+    """Whether `path` names a place in an object store, such as s3://bucket/manifest.jsonl."""
+    return "://" in str(path)
+
+
+def manifest_bytes(path: str | Path) -> bytes:
+    """The content of a manifest, from a disk or through fsspec."""
+    if not is_url(path):
+        return Path(path).read_bytes()
+    import fsspec
+
+    with fsspec.open(str(path), "rb") as file:
+        content: bytes = file.read()
+    return content
 
 
 def write_manifest(path: str | Path, rows: Iterable[Row]) -> Path:
@@ -125,7 +144,7 @@ def check_splits(splits: Mapping[str, Sequence[Row]]) -> None:
 # ---- small parts -------------------------------------------------------------------------------
 
 
-def _parse(line: str, folder: Path, where: str) -> Row:
+def _parse(line: str, folder: Path | str, where: str) -> Row:
     try:
         tree = json.loads(line)
     except json.JSONDecodeError as error:
@@ -135,7 +154,7 @@ def _parse(line: str, folder: Path, where: str) -> Row:
     missing = [key for key in REQUIRED if key not in tree]
     if missing:
         raise DataError(f"{where}: missing key {', '.join(map(repr, missing))}; a row needs {', '.join(REQUIRED)}")
-    named = [key for key in (*REQUIRED, "speaker", "audio", "mouths") if tree.get(key) is not None]
+    named = [key for key in (*REQUIRED, "speaker", "audio", "mouths", "shard") if tree.get(key) is not None]
     texts = {key: _typed(tree, key, str, where) for key in named}
     empty = [key for key in ("id", "media", "split") if not texts.get(key)]
     if empty or "text" not in texts:
@@ -146,7 +165,13 @@ def _parse(line: str, folder: Path, where: str) -> Row:
     frames = _typed(tree, "frames", int, where, 0)
     if frames < 0:
         raise DataError(f"{where}: frames {frames}; expected the length at 25 frames per second")
-    mouths = texts.get("mouths")
+    mouths, shard = texts.get("mouths"), texts.get("shard", "")
+    if isinstance(folder, str):
+        if not shard:
+            raise DataError(f"{where}: a manifest in an object store needs shards; make them with: prepare shards")
+        shard, folder = (shard if is_url(shard) else f"{folder}/{shard}"), Path()
+    elif shard and not is_url(shard):
+        shard = str(_absolute(folder, shard))
     return Row(
         id=texts["id"],
         media=_absolute(folder, texts["media"]),
@@ -156,6 +181,9 @@ def _parse(line: str, folder: Path, where: str) -> Row:
         start=float(start),
         end=None if end is None else float(end),
         audio=_absolute(folder, texts["audio"]) if texts.get("audio") else None,
+        shard=shard,
+        offset=_typed(tree, "offset", int, where, 0),
+        size=_typed(tree, "size", int, where, 0),
         mouths=_absolute(folder, mouths) if mouths else None,
         frames=frames,
     )
@@ -183,6 +211,9 @@ def _plain(row: Row, folder: Path) -> dict[str, Any]:
         out["audio"] = _relative(row.audio, folder)
     if row.mouths is not None:
         out["mouths"] = _relative(row.mouths, folder)
+    if row.shard:
+        place = row.shard if is_url(row.shard) else _relative(Path(row.shard), folder)
+        out |= {"shard": place, "offset": row.offset, "size": row.size}
     if row.frames:
         out["frames"] = row.frames
     return out

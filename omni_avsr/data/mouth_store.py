@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import av
 import numpy as np
@@ -90,7 +90,7 @@ def write_store(
     return path
 
 
-def read_store(path: Path, video: bool = True, audio: bool = True) -> Stored:
+def read_store(path: Path | BinaryIO, video: bool = True, audio: bool = True) -> Stored:
     """A store's content, or only the streams asked for.
 
     Raises:
@@ -99,7 +99,7 @@ def read_store(path: Path, video: bool = True, audio: bool = True) -> Stored:
     pictures: list[np.ndarray] = []
     sounds: list[np.ndarray] = []
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path) if isinstance(path, Path) else path) as container:
             kept = _kept(container, path)
             wanted = [*container.streams.video[: int(video)], *container.streams.audio[: int(audio)]]
             for stream in container.streams.video:
@@ -199,7 +199,7 @@ def _luma(frame: av.VideoFrame) -> np.ndarray:
     return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width].copy()
 
 
-def _kept(container: av.container.InputContainer, path: Path) -> dict[str, Any]:
+def _kept(container: av.container.InputContainer, path: Path | BinaryIO) -> dict[str, Any]:
     text = container.metadata.get(NOTE)
     if text is None:
         raise DataError(f"'{path}' is not a mouth file of this project; make one with: omni-avsr prepare ... --mouths")

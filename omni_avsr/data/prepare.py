@@ -28,7 +28,7 @@ from omni_avsr.data.intake import Outcome, PrepareOptions, drop, file_name, fini
 from omni_avsr.data.labels import Ear
 from omni_avsr.data.listener import Listener
 from omni_avsr.data.lrs import lrs2, lrs3
-from omni_avsr.data.manifest import Row, by_split, check_splits, write_manifest
+from omni_avsr.data.manifest import MANIFEST, Row, by_split, check_splits, write_manifest
 from omni_avsr.data.mouth_store import CODECS
 from omni_avsr.data.muavic import muavic
 from omni_avsr.data.normalize import basic
@@ -40,7 +40,7 @@ from omni_avsr.types import FPS
 
 logger = logging.getLogger(__name__)
 
-MANIFEST, REPORT = "manifest.jsonl", "report.json"
+REPORT = "report.json"
 ENDS = 1 << 16  # bytes of a file's beginning and end that tell it from others
 
 

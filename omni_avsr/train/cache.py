@@ -132,7 +132,7 @@ def _digest(model: OmniAVSR, dataset: SpeechDataset, recipe: Recipe) -> str:
     for name, tensor in model.encoder("audio").state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    rows = [(r.id, r.source.name, r.source.stat().st_size, r.start, r.end, r.frames) for r in dataset.rows]
+    rows = [(r.id, r.source.name, r.size or r.source.stat().st_size, r.start, r.end, r.frames) for r in dataset.rows]
     knobs = (recipe.model.preprocess, recipe.data.augment)
     said = [rows, recipe.train.seed, recipe.train.precision, *(k.model_dump(mode="json") for k in knobs)]
     digest.update(json.dumps(said, sort_keys=True).encode())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from omni_avsr.config import Recipe
 from omni_avsr.data.dataset import SpeechDataset
-from omni_avsr.data.manifest import by_split, check_splits, read_manifest
+from omni_avsr.data.manifest import by_split, check_splits, manifest_bytes, read_manifest
 from omni_avsr.data.sampler import FrameBudgetSampler
 from omni_avsr.errors import ConfigError
 from omni_avsr.model.batch import collate
@@ -72,7 +71,7 @@ class Corpus:
 
     def digests(self) -> dict[str, str]:
         """Manifest -> SHA-256 of its bytes."""
-        return {str(p): sha256(Path(p).read_bytes()).hexdigest() for p in _manifests(self._recipe)}
+        return {str(p): sha256(manifest_bytes(p)).hexdigest() for p in _manifests(self._recipe)}
 
 
 def _loader(dataset: SpeechDataset, batches: Iterable[list[int]], workers: int) -> DataLoader[Any]:

@@ -10,6 +10,7 @@ import typer
 from omni_avsr.cli.options import Device, Offline, Out
 from omni_avsr.errors import ConfigError
 
+KINDS = "folder|grid|lrs2|lrs3|muavic|synthetic|shards"
 ListenerName = Annotated[
     str,
     typer.Option(
@@ -41,10 +42,10 @@ MinMouth = Annotated[float, typer.Option("--min_mouth", help="Smallest width of 
 
 
 def prepare(
-    kind: Annotated[
-        str, typer.Argument(metavar="folder|grid|lrs2|lrs3|muavic|synthetic|shards", help="What ROOT holds.")
+    kind: Annotated[str, typer.Argument(metavar=KINDS, help="What ROOT holds; shards: a manifest to be packed.")],
+    root: Annotated[
+        Path, typer.Argument(metavar="ROOT", help="The corpus: a folder, a CSV file of it, or a manifest.")
     ],
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="The corpus: a folder, or a CSV file of it.")],
     out: Out,
     mouths: Annotated[
         bool, typer.Option("--mouths/--no_mouths", help="Cut out the mouths now, once, instead of in every epoch.")

@@ -60,13 +60,7 @@ def _pack(path: Path, rows: Sequence[Row], names: Sequence[str]) -> None:
         with tarfile.open(beside, "w", format=tarfile.USTAR_FORMAT) as tar:
             for row, name in zip(rows, names, strict=True):
                 assert row.mouths is not None
-                said = {
-                    "id": row.id,
-                    "text": row.text,
-                    "split": row.split,
-                    "speaker": row.speaker,
-                    "frames": row.frames,
-                }
+                said = {key: getattr(row, key) for key in ("id", "text", "split", "speaker", "frames")}
                 _add(tar, f"{name}.json", json.dumps(said, ensure_ascii=False).encode())
                 _add(tar, f"{name}{SUFFIX}", row.mouths.read_bytes())
         os.replace(beside, path)
@@ -111,7 +105,6 @@ def fetch(row: Row) -> io.BytesIO:
     except (OSError, ValueError, ImportError) as error:
         raise DataError(f"row '{row.id}': shard '{row.shard}' cannot be read: {error}") from None
     if len(content) != row.size:
-        raise DataError(
-            f"row '{row.id}': shard '{row.shard}' ends after {len(content)} of {row.size} bytes; pack it again"
-        )
+        got = f"{len(content)} of {row.size} bytes"
+        raise DataError(f"row '{row.id}': shard '{row.shard}' gives {got}; it is cut short, pack it again")
     return io.BytesIO(content)

@@ -43,9 +43,7 @@ MinMouth = Annotated[float, typer.Option("--min_mouth", help="Smallest width of 
 
 def prepare(
     kind: Annotated[str, typer.Argument(metavar=KINDS, help="What ROOT holds; shards: a manifest to be packed.")],
-    root: Annotated[
-        Path, typer.Argument(metavar="ROOT", help="The corpus: a folder, a CSV file of it, or a manifest.")
-    ],
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="The corpus: a folder, a CSV file, or a manifest.")],
     out: Out,
     mouths: Annotated[
         bool, typer.Option("--mouths/--no_mouths", help="Cut out the mouths now, once, instead of in every epoch.")

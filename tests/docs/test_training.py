@@ -17,8 +17,10 @@ from omni_avsr.data.manifest import read_manifest
 from omni_avsr.data.synthetic import make_corpus
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
-HIDDEN = {"Llama-3.2-1B": 2048, "Llama-3.2-3B": 3072, "Meta-Llama-3.1-8B": 4096, "Qwen2.5-0.5B": 896,
-          "Qwen2.5-1.5B": 1536, "Qwen2.5-3B": 2048, "Qwen2.5-7B": 3584, "Qwen2.5-14B": 5120, "Qwen2.5-32B": 5120}  # fmt: skip
+HIDDEN = {
+    "Llama-3.2-1B": 2048, "Llama-3.2-3B": 3072, "Meta-Llama-3.1-8B": 4096, "Qwen2.5-0.5B": 896, "Qwen2.5-1.5B": 1536,
+    "Qwen2.5-3B": 2048, "Qwen2.5-7B": 3584, "Qwen2.5-14B": 5120, "Qwen2.5-32B": 5120,
+}  # fmt: skip
 
 
 def published() -> list[str]:
@@ -59,7 +61,8 @@ def test_from_twenty_raw_videos_to_a_trained_model_and_an_evaluation(tmp_path: P
     (tmp_path / "made" / "media").rename(tmp_path / "videos")
     for line in (tmp_path / "made" / "manifest.jsonl").read_text("utf-8").splitlines():
         row = json.loads(line)
-        subtitles = f"1\n00:00:00,000 --> 00:00:01,200\n{row['text'][:12]}\n\n2\n00:00:01,200 --> 00:00:09,000\n{row['text'][12:]}.\n"
+        cues = (("00:00:00,000", "00:00:01,200", row["text"][:12]), ("00:00:01,200", "00:00:09,000", row["text"][12:]))
+        subtitles = "".join(f"{n}\n{start} --> {end}\n{text}\n\n" for n, (start, end, text) in enumerate(cues, 1))
         (tmp_path / "videos" / f"{row['id']}.srt").write_text(subtitles)
     said = {}
     for command in commands():

@@ -21,15 +21,9 @@ def test_a_speaker_s_own_version(make_recipe: Callable[..., Recipe], manifest: P
     own = [r for r in read_manifest(manifest) if r.split == "train"][:3]
     speaker = write_manifest(tmp_path / "own" / "manifest.jsonl", own)
     quiet = ("data.augment.noise_probability=0", "data.augment.speed=[1.0,1.0]", "train.precision=no")
-    once = (
-        "train.epochs=30",
-        "train.average=1",
-        "train.eval_every=30",
-        "train.save_every=30",
-        "data.dev=[]",
-        "train.lr=2e-2",
-    )
-    recipe = load_recipe("adapt", [f"train.init={start}", f"data.train=['{speaker}']", *quiet, *once])
+    once = ("train.epochs=30", "train.average=1", "train.eval_every=30", "train.save_every=30")
+    quick = (*once, "data.dev=[]", "train.lr=2e-2")
+    recipe = load_recipe("adapt", [f"train.init={start}", f"data.train=['{speaker}']", *quiet, *quick])
     assert recipe.train.parts == ("task_lora",)
     adapted = native.load_model(loop.train(recipe, tmp_path / "b", progress=False))
     before = native.load_model(start)

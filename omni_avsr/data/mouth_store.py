@@ -99,7 +99,7 @@ def read_store(path: Path | BinaryIO, video: bool = True, audio: bool = True) ->
     pictures: list[np.ndarray] = []
     sounds: list[np.ndarray] = []
     try:
-        with av.open(str(path) if isinstance(path, Path) else path) as container:
+        with av.open(str(path) if isinstance(path, Path) else path, "r") as container:
             kept = _kept(container, path)
             wanted = [*container.streams.video[: int(video)], *container.streams.audio[: int(audio)]]
             for stream in container.streams.video:

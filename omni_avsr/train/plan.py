@@ -130,7 +130,7 @@ def _measured(trainer: loop.Trainer, recipe: Recipe, probes: int) -> Plan:
 
 
 def _parameters(model: OmniAVSR) -> dict[str, tuple[int, int]]:
-    out = {}
+    out: dict[str, tuple[int, int]] = {}
     for part, owns in PARTS.items():
         own = [p for name, p in model.named_parameters() if owns(name)]
         if own and part != "task_lora":  # which is counted with llm_lora

@@ -3,7 +3,8 @@
     python benchmarks/training.py                                  tiny and small, on noise, on a CPU
     python benchmarks/training.py --recipe omni_st --set data.train='["lrs3/manifest.jsonl"]'      full size, on a GPU
 
-Variants take turns in one process, so that a busy machine hits all of them alike; ratios are to the first one.
+Variants take turns in one process, so that a busy machine hits all of them alike; ratios are to the first one. Without
+a GPU, seconds are those of the processor that this process had (one thread), which other jobs do not lengthen.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ SAVINGS = {
 }
 PEAK_FLOPS = {"NVIDIA H100": 989e12, "NVIDIA H200": 989e12, "NVIDIA A100": 312e12}  # bf16, dense
 STEPS = 20  # of the run that a plan is compared with
+CLOCK = time.monotonic if torch.cuda.is_available() else time.process_time
 
 
 def corpus(folder: Path, rows: int) -> Path:
@@ -74,7 +76,7 @@ def run(recipe: Recipe) -> float:
 
     def timed(self: loop.Trainer, group: list) -> None:
         step(self, group)
-        marks.append(time.monotonic())
+        marks.append(CLOCK())
 
     loop.Trainer._step = timed  # type: ignore[method-assign]
     try:
@@ -113,7 +115,7 @@ def main() -> None:
             for _ in range(given.rounds):
                 for saving, knobs in SAVINGS.items():
                     chosen = [*settings, *(knob.format(folder=folder) for knob in knobs)]
-                    found[saving].append(plan(load_recipe(recipe_name, chosen, tiny=tiny), given.probes))
+                    found[saving].append(plan(load_recipe(recipe_name, chosen, tiny=tiny), given.probes, CLOCK))
             best = {saving: min(plans, key=lambda p: p.seconds_per_step) for saving, plans in found.items()}
             for saving, one in best.items():
                 print(row(f"{label}, {saving}", one, best["as it is"]), flush=True)
@@ -121,7 +123,7 @@ def main() -> None:
         for label, (recipe_name, settings, tiny) in cases.items():
             recipe = load_recipe(recipe_name, settings, tiny=tiny)
             for _ in range(given.rounds):
-                planned, measured = plan(recipe, given.probes).seconds_per_step, run(recipe)
+                planned, measured = plan(recipe, given.probes, CLOCK).seconds_per_step, run(recipe)
                 print(f"| {label} | {planned:.3f} | {measured:.3f} | {planned / measured:.2f} |", flush=True)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -76,8 +76,8 @@ class Plan:
             yield f"               {epochs} epochs on {hours_of_data:g} h of such data: {took:.2f} h"
 
 
-def plan(recipe: Recipe, probes: int = PROBES) -> Plan:
-    """Takes `probes` steps and says what the run will take.
+def plan(recipe: Recipe, probes: int = PROBES, clock: Callable[[], float] = time.monotonic) -> Plan:
+    """Takes `probes` steps and says what the run will take, in the seconds of `clock`.
 
     Raises:
         ConfigError, DataError: as `loop.train`.
@@ -87,10 +87,10 @@ def plan(recipe: Recipe, probes: int = PROBES) -> Plan:
         trainer = loop.Trainer(recipe, Path(folder), loop._accelerator(recipe))
         trainer.log = None
         with ProgressReport(trainer.total, 0, show=False) as trainer.bar:
-            return _measured(trainer, recipe, probes)
+            return _measured(trainer, probes, clock)
 
 
-def _measured(trainer: loop.Trainer, recipe: Recipe, probes: int) -> Plan:
+def _measured(trainer: loop.Trainer, probes: int, clock: Callable[[], float]) -> Plan:
     model = trainer.model
     on_gpu = model.device.type == "cuda"
     steps = islice(chain.from_iterable(trainer.corpus.groups(epoch) for epoch in range(probes + 1)), probes + 1)
@@ -98,13 +98,13 @@ def _measured(trainer: loop.Trainer, recipe: Recipe, probes: int) -> Plan:
     frames: list[float] = []
     kept: list[float] = []
     with _reading(model) as read:
-        before = time.monotonic()
+        before = clock()
         for number, group in enumerate(steps):
             with _keeping(model) as bytes_kept:
                 trainer._step(group)
             if on_gpu:
                 torch.cuda.synchronize()
-            now = time.monotonic()
+            now = clock()
             if number:  # the first one warms up
                 seconds.append(now - before)
                 frames.append(sum(float(b.video_lengths.sum()) or float(b.audio_lengths.sum()) / 2 for b in group))

@@ -70,14 +70,16 @@ def live(
         _list()
         return
     kinds = formats(output_format)
-    from omni_avsr.live.devices import DeviceSource
-    from omni_avsr.live.session import Session
+    from omni_avsr.live.devices import OFF, DeviceSource
+    from omni_avsr.live.session import Session, modalities
     from omni_avsr.live.sources import FileSource
     from omni_avsr.transcribe.transcriber import Request, Transcriber
 
     request = Request(task, audio_rate, video_rate, beam_size, face, hotwords=hotwords)
     transcriber = Transcriber(model, device=device, offline=offline, compute_type=compute_type)
     transcriber.check(request)
+    used = modalities(task, transcriber)
+    camera, microphone = camera if "video" in used else OFF, microphone if "audio" in used else OFF
     capture: LiveSource = FileSource(source, speed) if source else DeviceSource(camera, microphone)
     typer.echo(f"{capture.name}; Ctrl-C ends", err=True)
     session = Session(capture, transcriber, request)

@@ -8,7 +8,7 @@ capture, never by that of the machine: a slow machine says the same, later.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,9 @@ import numpy as np
 from omni_avsr.errors import InputError
 from omni_avsr.live.prefix import Prefix
 from omni_avsr.media.mouth import Mouth
+from omni_avsr.media.quality import MUTED
 from omni_avsr.media.speech import windows as speech_windows
+from omni_avsr.media.turns import turns
 from omni_avsr.transcribe.inputs import Take
 from omni_avsr.transcribe.transcriber import Request, Transcriber
 from omni_avsr.types import FPS, SAMPLES_PER_FRAME, Segment, Speech
@@ -124,11 +126,14 @@ class Captions:
     def _stretches(self, until: float) -> list[Speech]:
         """Where somebody speaks, in seconds of capture."""
         offset = self._begin / FPS
-        if self._audio is not None:
-            audio = self._audio[: round((until - offset) * FPS) * SAMPLES_PER_FRAME]
-            found = list(speech_windows(audio, LONGEST, join=JOIN))
-            return [Speech(offset + s.start, offset + s.end) for s in found]
-        return []
+        frames = round((until - offset) * FPS)
+        audio = None if self._audio is None else self._audio[: frames * SAMPLES_PER_FRAME]
+        deaf = audio is None or not len(audio) or float(np.sqrt(np.square(audio).mean())) < MUTED
+        if audio is not None and not (deaf and self._mouths):
+            found = speech_windows(audio, LONGEST, join=JOIN)
+        else:
+            found = lip_speech((self._mouths or [])[:frames])
+        return [Speech(offset + s.start, offset + s.end) for s in found]
 
     def _forget(self, before: float) -> None:
         """Lets go of what lies before `before` seconds."""
@@ -171,6 +176,14 @@ class Captions:
         """Frames in the window."""
         sound = 0 if self._audio is None else len(self._audio) // SAMPLES_PER_FRAME
         return max(sound, len(self._mouths or ()))
+
+
+def lip_speech(mouths: Sequence[Mouth]) -> Iterator[Speech]:
+    """Where the lips move as in speech, in seconds, cut where that is too long; for when nothing can be heard."""
+    openings = np.array([[mouth.opening for mouth in mouths]])
+    for turn in turns(openings, None):
+        for start in range(turn.start, turn.end, round(LONGEST * FPS)) if turn.speaker is not None else ():
+            yield Speech(start / FPS, min(start / FPS + LONGEST, turn.end / FPS))
 
 
 def _moved(segment: Segment, by: float) -> Segment:

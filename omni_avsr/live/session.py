@@ -8,10 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from omni_avsr.errors import InputError
 from omni_avsr.live.captions import Captions, Update
 from omni_avsr.live.relay import Relay
 from omni_avsr.live.sources import LiveSource
 from omni_avsr.media.mouth import Mouth, mouth_stream
+from omni_avsr.tasks import TASKS
+from omni_avsr.transcribe.perception import wanted_tasks
 from omni_avsr.transcribe.transcriber import Request, Transcriber
 from omni_avsr.types import FPS, SAMPLE_RATE
 
@@ -20,6 +23,11 @@ PICTURES = 512 * 2**20  # of pictures that nobody has looked at: twenty seconds 
 MOUTHS = 64 * 2**20  # of mouths: five minutes
 NAP = 0.05  # seconds between two looks at what came
 PENDING = 30.0  # seconds of capture that captions may hold and not have considered; the rest waits before them
+
+
+def modalities(task: str, transcriber: Transcriber) -> set[str]:
+    """The streams that the task may perceive."""
+    return {m for name in wanted_tasks(task, transcriber.model.config.tasks) for m in TASKS[name].modalities}
 
 
 @dataclass(frozen=True)
@@ -44,24 +52,31 @@ class Session:
         source: of sound and pictures.
         transcriber: whose model recognises.
         request: how.
+
+    Raises:
+        InputError: the source gives nothing that the task perceives.
     """
 
     def __init__(self, source: LiveSource, transcriber: Transcriber, request: Request) -> None:
-        self._captions = Captions(transcriber, request, source.has_sound, source.has_picture)
+        used = modalities(request.task, transcriber)
+        listens, looks = source.has_sound and "audio" in used, source.has_picture and "video" in used
+        if not (listens or looks):
+            raise InputError(f"{source.name} gives nothing that the task '{request.task}' perceives")
+        self._captions = Captions(transcriber, request, listens, looks)
         self._source = source
         self._sound: Relay[np.ndarray] | None = None
         self._eyes: Relay[Mouth] | None = None
         self._relays: list[Relay] = []
-        if source.has_sound:
+        if listens:
             self._sound = Relay(source.sound(), lambda block: block.nbytes, SOUND)
             self._relays.append(self._sound)
-        if source.has_picture:
+        if looks:
             pictures = Relay(source.pictures(), lambda picture: picture.nbytes, PICTURES)
             mouths = mouth_stream(pictures, face=request.face, offline=transcriber.offline)
             self._eyes = Relay(mouths, lambda mouth: mouth.crop.nbytes, MOUTHS)
             self._relays += [pictures, self._eyes]
         self._heard = self._seen = 0  # samples, frames
-        self._level, self._face = 0.0, (False if source.has_picture else None)
+        self._level, self._face = 0.0, (False if looks else None)
 
     def stop(self) -> None:
         """No more is captured; `states` finishes what is there, and ends."""

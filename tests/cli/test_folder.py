@@ -57,7 +57,7 @@ def originals(folder: Path) -> dict[str, tuple[Path, str]]:
     whole = file("plain.mp4", frames=small, audio=mono)
     (folder / "headless.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     matroska = file("cut.mkv", frames=small, audio=mono, acodec="flac")
-    matroska.write_bytes(matroska.read_bytes()[: int(matroska.stat().st_size * 0.7)])
+    matroska.write_bytes(matroska.read_bytes()[: int(matroska.stat().st_size * 0.4)])
     (folder / "text.mp4").write_text("not media at all " * 100)
     (folder / "zero.mp4").touch()
     (folder / "photo.mp4").write_bytes(cv2.imencode(".jpg", frames[0])[1].tobytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ class Counting:
     """Instead of a `Transcriber`: says 'one' for every half second of a take, and remembers the takes."""
 
     offline = True
+    model = SimpleNamespace(config=SimpleNamespace(tasks=("asr", "vsr", "avsr")))
 
     def __init__(self) -> None:
         self.takes: list[tuple[Take, Request]] = []

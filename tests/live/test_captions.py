@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from omni_avsr.live.captions import LONGEST, STEP, Captions, Update
 from omni_avsr.media.mouth import Mouth
 from omni_avsr.transcribe.transcriber import Request
-from omni_avsr.types import SAMPLE_RATE, Segment
+from omni_avsr.types import FPS, SAMPLE_RATE, Segment
 from tests.clips import silence, voice
 from tests.live.conftest import SPOKEN, Counting
 
@@ -136,3 +136,36 @@ def test_a_stretch_that_cannot_be_used_is_passed_over(talk: np.ndarray, counting
 
     counting.transcribe = refuse  # type: ignore[assignment, method-assign]
     assert finals(fed(Captions(counting, REQUEST, True, False), talk, [5])) == []  # type: ignore[arg-type]
+
+
+def talking(seconds: float, moving: tuple[float, float]) -> list[Mouth]:
+    """Mouths that open and close three times a second between the two instants, and rest otherwise."""
+    out = []
+    for number in range(round(seconds * FPS)):
+        speaks = moving[0] <= number / FPS < moving[1]
+        opening = 0.05 + 0.25 * np.sin(2 * np.pi * 3 * number / FPS) ** 2 if speaks else 0.05
+        out.append(replace(mouth(number), opening=float(opening)))
+    return out
+
+
+@pytest.mark.parametrize("sound", [False, True], ids=["no microphone", "muted microphone"])
+def test_lips_that_move_are_read_where_nothing_can_be_heard(counting: Counting, sound: bool) -> None:
+    captions = Captions(counting, REQUEST, sound, True)  # type: ignore[arg-type]
+    lips = talking(9.0, (2.0, 5.0))
+    updates = []
+    for second in range(9):
+        if sound:
+            captions.hear(silence(1))
+        captions.see(lips[25 * second : 25 * second + 25])
+        updates.append(captions.advance())
+    (segment,) = finals([u for u in updates if u])
+    assert segment.start == pytest.approx(2.0, abs=1.2)
+    assert segment.end == pytest.approx(5.0, abs=1.6)
+    assert any(u.tentative or u.stable for u in updates if u)
+
+
+def test_lips_that_rest_say_nothing(counting: Counting) -> None:
+    captions = Captions(counting, REQUEST, False, True)  # type: ignore[arg-type]
+    captions.see(talking(6.0, (0.0, 0.0)))
+    assert captions.advance(over=True) is not None
+    assert counting.takes == []

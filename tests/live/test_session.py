@@ -95,6 +95,16 @@ def test_an_error_of_a_stream_ends_the_session(tmp_path: Path, counting: Countin
         list(Session(source, counting, REQUEST).states())  # type: ignore[arg-type]
 
 
+def test_only_what_the_task_perceives_is_captured(tmp_path: Path, talk: np.ndarray, counting: Counting) -> None:
+    path = video(tmp_path / "talk.mkv", grey(len(talk) / SAMPLE_RATE), talk)
+    request = Request(task="asr", beam_size=1)
+    states = list(Session(FileSource(path, 0.0), counting, request).states())  # type: ignore[arg-type]
+    assert {state.face for state in states} == {None}
+    assert all(take.mouths is None for take, _ in counting.takes)
+    with pytest.raises(InputError, match="nothing that the task 'vsr' perceives"):
+        Session(FileSource(wav(tmp_path / "a.wav", talk)), counting, Request(task="vsr"))  # type: ignore[arg-type]
+
+
 # ---- devices ---------------------------------------------------------------------------------
 
 TONE = "sine=frequency=440:sample_rate=48000:duration=1.5"

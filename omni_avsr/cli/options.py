@@ -55,6 +55,15 @@ VideoRate = Annotated[
     typer.Option("--video_rate", min=1, show_default="the finest", help="Video frames (25/s) per token."),
 ]
 Face = Annotated[str, typer.Option("--face", metavar="largest|x,y,w,h", help="Which of several faces.")]
+AnyFace = Annotated[
+    str,
+    typer.Option(
+        "--face",
+        metavar="largest|active|all|x,y,w,h",
+        autocompletion=lambda: ["largest", "active", "all"],
+        help="Whose lips are read; active = whoever speaks, all = each speaker by name.",
+    ),
+]
 Hotwords = Annotated[
     str,
     typer.Option("--hotwords", metavar="WORD,...", help="Names and terms to prefer where the model is in doubt."),

@@ -18,12 +18,12 @@ import typer
 from omni_avsr.cli.logs import facts, gathered, unexpected, watched
 from omni_avsr.cli.options import (
     Agreement,
+    AnyFace,
     AudioRate,
     BatchSize,
     BeamSize,
     ComputeType,
     Device,
-    Face,
     Fast,
     Hotwords,
     Model,
@@ -92,7 +92,7 @@ def transcribe(
     highlight_words: Annotated[
         bool, _subtitles("--highlight_words/--no_highlight_words", help="Underline the word that is being said.")
     ] = False,
-    face: Face = "largest",
+    face: AnyFace = "largest",
     hotwords: Hotwords = "",
     save_crops: Annotated[
         Path | None, typer.Option("--save_crops", metavar="DIR", help="Keep what the model saw, as small videos.")

@@ -67,8 +67,12 @@ def _in_box(spec: str) -> Policy:
 POLICIES: dict[str, Callable[[str], Policy]] = {"largest": _largest, "x,y,w,h": _in_box}
 
 
-def face_policy(spec: str) -> Policy:
+def face_policy(spec: str, others: Iterable[str] = ()) -> Policy:
     """Which of several faces is followed: 'largest', or the one whose centre lies in the box 'x,y,w,h' (pixels).
+
+    Args:
+        spec: one of these.
+        others: what else the caller would have taken, for the message.
 
     Raises:
         ConfigError: neither of these.
@@ -76,7 +80,7 @@ def face_policy(spec: str) -> Policy:
     number = r"\s*\d+(\.\d+)?\s*"
     name = "x,y,w,h" if re.fullmatch(rf"{number}(,{number}){{3}}", spec) else spec
     if name not in POLICIES:
-        raise ConfigError(f"face = '{spec}' is unknown; {nearest(spec, POLICIES)}")
+        raise ConfigError(f"face = '{spec}' is unknown; {nearest(spec, (*POLICIES, *others))}")
     return POLICIES[name](spec)
 
 

@@ -65,6 +65,7 @@ def segment(piece: Piece, number: int, with_words: bool) -> Segment:
         tokens=hypothesis.tokens if whole else tuple(token for word in words for token in word.said.tokens),
         avg_logprob=hypothesis.avg_logprob,
         words=tuple(_word(word) for word in words) if with_words else None,
+        speaker=window.speaker,
         no_speech_prob=round(1 - window.voice_share, 3) if "audio" in piece.rates else 0.0,
         av=_av(piece),
     )

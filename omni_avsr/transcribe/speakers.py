@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,20 +11,11 @@ from omni_avsr.media.mouth import BLIND, Mouth
 from omni_avsr.media.quality import KEEN
 from omni_avsr.media.speech import speech_spans
 from omni_avsr.media.turns import Turn, turns
+from omni_avsr.transcribe.windows import LONGEST, Gaze, Part, speaking
 
 CROWDS = ("active", "all")  # values of `face` that look at everybody
 
 Faces = Mapping[int, Mouth]  # the mouths of one frame by track id; without those that are not found
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of a window with one mouth to read."""
-
-    start: int  # frames from the window's beginning
-    end: int  # exclusive
-    mouths: tuple[Mouth, ...]
-    speaker: str | None = None
 
 
 @dataclass
@@ -58,11 +49,34 @@ class Cast:
         owners = [None if turn.speaker is None else ids[turn.speaker] for turn in found]
         shown = [self._mouths(frames[t.start : t.end], owner) for t, owner in zip(found, owners, strict=True)]
         if self.face == "active":
-            return [Part(0, len(frames), tuple(mouth for mouths in shown for mouth in mouths))]
+            return [Part(0, [mouth for mouths in shown for mouth in mouths])]
         return [
-            Part(turn.start, turn.end, mouths, None if owner is None else self.name(owner))
+            Part(turn.start, mouths, None if owner is None else self.name(owner))
             for turn, owner, mouths in zip(found, owners, shown, strict=True)
         ]
 
-    def _mouths(self, frames: Sequence[Faces], owner: int | None) -> tuple[Mouth, ...]:
-        return tuple(BLIND if owner is None else frame.get(owner, BLIND) for frame in frames)
+    def _mouths(self, frames: Sequence[Faces], owner: int | None) -> list[Mouth]:
+        return [BLIND if owner is None else frame.get(owner, BLIND) for frame in frames]
+
+
+class Crowd(Gaze[Faces]):
+    """The mouths of everybody, read forward through a file."""
+
+    def __init__(self, frames: Iterator[Faces], face: str, kept: float = 3 * LONGEST) -> None:
+        """`frames` from the beginning of the file; `face` a row of `CROWDS`; `kept` seconds can be looked at again."""
+        super().__init__(frames, kept)
+        self._cast = Cast(face)
+
+    def parts(self, start: float, end: float, audio: np.ndarray | None) -> list[Part]:
+        """As `Cast.parts` of the frames between `start` and `end` seconds."""
+        return self._cast.parts(self.look(start, end), audio)
+
+    def is_face(self, seen: Faces) -> bool:
+        """Anybody's."""
+        return bool(seen)
+
+    def lips(self, seen: Sequence[Faces]) -> np.ndarray:
+        """Anybody's."""
+        ids = {id for frame in seen for id in frame}
+        each = [speaking([frame.get(id, BLIND) for frame in seen]) for id in ids]
+        return np.max(each, axis=0) if each else np.zeros(len(seen))

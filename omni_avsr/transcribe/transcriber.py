@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from omni_avsr.data.normalize import normalize
 from omni_avsr.errors import ConfigError
 from omni_avsr.media.face import face_policy
 from omni_avsr.media.features import extract
-from omni_avsr.media.mouth import Mouth, mouth_stream
+from omni_avsr.media.mouth import all_mouths, mouth_stream
 from omni_avsr.model.decode import DecodeOptions
 from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.tasks import TASKS
@@ -24,7 +25,8 @@ from omni_avsr.transcribe.inputs import ClipMedia, Media, Source, open_input
 from omni_avsr.transcribe.perception import AUTO, Planned, allowed, plan, wanted_tasks
 from omni_avsr.transcribe.recognition import Recognised, Utterance, recognise
 from omni_avsr.transcribe.segments import Piece, joined, piece, segment
-from omni_avsr.transcribe.windows import LONGEST, Eyes, Window, windows
+from omni_avsr.transcribe.speakers import CROWDS, Crowd
+from omni_avsr.transcribe.windows import LONGEST, Eyes, Gaze, Window, windows
 from omni_avsr.types import Segment, TranscriptionInfo
 
 Progress = Callable[[float], None]  # is told how many seconds of the input are done
@@ -114,7 +116,8 @@ class Transcriber:
             audio_rate: encoder frames (50/s) per audio token; None = the finest that was trained.
             video_rate: frames (25/s) per video token; None = the finest that was trained.
             beam_size: hypotheses kept in search; 1 = greedy.
-            face: which of several faces: 'largest' or 'x,y,w,h'.
+            face: which of several faces: 'largest', the one in the box 'x,y,w,h' (pixels), 'active' (whoever speaks),
+                or 'all': whoever speaks, in segments of their own, each with its `speaker`.
             batch_size: windows decoded together.
             word_timestamps: give every word its time and probability.
             hotwords: words or phrases between commas that are preferred where the model is in doubt; any model can.
@@ -162,7 +165,8 @@ class Transcriber:
         """
         for task in wanted_tasks(request.task, self.model.config.tasks):
             self.model.check_rates(task, request.audio_rate, request.video_rate)
-        face_policy(request.face)
+        if request.face not in CROWDS:
+            face_policy(request.face, CROWDS)
         request.search(self.model.config.preprocess.normalizer)
         if request.batch_size < 1:
             raise ConfigError(f"batch_size = {request.batch_size}: it must be at least 1")
@@ -172,14 +176,16 @@ class Transcriber:
     def _windows(self, media: Media, tasks: tuple[str, ...], face: str) -> Iterator[Window]:
         used = {modality for task in tasks for modality in TASKS[task].modalities}
         looks = "video" in used and media.info.has_video
-        eyes = Eyes(self._mouths(media, face)) if looks else None
+        eyes = self._eyes(media, face) if looks else None
         longest = min(LONGEST, self.model.config.preprocess.audio_window or LONGEST)
         return windows(media, eyes, "audio" in used and media.info.has_audio, longest)
 
-    def _mouths(self, media: Media, face: str) -> Iterator[Mouth]:
+    def _eyes(self, media: Media, face: str) -> Gaze[Any]:
         if isinstance(media, ClipMedia) and media.mouths is not None:
-            return iter(media.mouths)
-        return mouth_stream(media.frames(), face=face, offline=self.offline)
+            return Eyes(iter(media.mouths))
+        if face in CROWDS:
+            return Crowd(all_mouths(media.frames(), offline=self.offline), face)
+        return Eyes(mouth_stream(media.frames(), face=face, offline=self.offline))
 
     def _segments(
         self, media: Media, planned: Iterable[Planned], request: Request, progress: Progress | None

@@ -9,10 +9,12 @@ is a few windows, however long the file is.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice, pairwise
+from itertools import chain, islice, pairwise, zip_longest
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -51,6 +53,7 @@ class Window:
     by_lips: bool = False  # it is here because lips were seen to speak, not because a voice was heard
     cut_before: float | None = None  # seconds at which the speech was cut from that of the window before
     cut_after: float | None = None  # the same of the window after
+    speaker: str | None = None  # who speaks, where several faces are told apart
 
     @property
     def face_share(self) -> float:
@@ -68,7 +71,7 @@ class Window:
         return 0.0 if self.audio is None or not len(self.audio) else float(np.sqrt(np.square(self.audio).mean()))
 
 
-def windows(media: Media, eyes: Eyes | None, listens: bool = True, longest: float = LONGEST) -> Iterator[Window]:
+def windows(media: Media, eyes: Gaze[Any] | None, listens: bool = True, longest: float = LONGEST) -> Iterator[Window]:
     """Windows around speech; those of a short file keep the silence at its ends.
 
     A short file in which nobody is heard or seen to speak is one window all the same: the voice may be drowned. The
@@ -87,7 +90,7 @@ def windows(media: Media, eyes: Eyes | None, listens: bool = True, longest: floa
     speech = _speech(media, eyes, listens, room, KEEN if short else FIRM)
     speech = _widened(list(speech), total) if short else speech
     for cut in _overlapping(speech):
-        yield _window(media, eyes, listens, cut)
+        yield from _windows(media, eyes, listens, cut)
     if eyes is not None and eyes.sight.face:
         yield Window(total, total, None, None, sight=eyes.sight)
 
@@ -105,7 +108,7 @@ class Stretch:
 
 
 def _speech(
-    media: Media, eyes: Eyes | None, listens: bool, longest: float, options: SpeechOptions
+    media: Media, eyes: Gaze[Any] | None, listens: bool, longest: float, options: SpeechOptions
 ) -> Iterator[Stretch]:
     told = _heard(media, longest, options) if listens else iter([Stretch(0.0, media.info.duration, deaf=True)])
     return _merged(_looked_into(told, eyes, longest), longest)
@@ -156,7 +159,7 @@ class _Meter:
                 yield Stretch((first + begin) / FPS, (first + over) / FPS, deaf=True)
 
 
-def _looked_into(told: Iterable[Stretch], eyes: Eyes | None, longest: float) -> Iterator[Stretch]:
+def _looked_into(told: Iterable[Stretch], eyes: Gaze[Any] | None, longest: float) -> Iterator[Stretch]:
     """Where the ear is deaf, the stretches in which lips speak."""
     for stretch in told:
         if not stretch.deaf:
@@ -224,18 +227,41 @@ def _overlapping(speech: Iterator[Stretch]) -> Iterator[_Cut]:
 # ---- what is there ---------------------------------------------------------------------------
 
 
-def _window(media: Media, eyes: Eyes | None, listens: bool, cut: _Cut) -> Window:
+@dataclass(frozen=True)
+class Part:
+    """A part of a window with one mouth to read."""
+
+    start: int  # frames from the window's beginning
+    mouths: Sequence[Mouth] | None  # to the beginning of the next part, or to where the video is over; None: not looked
+    speaker: str | None = None
+
+
+def _windows(media: Media, eyes: Gaze[Any] | None, listens: bool, cut: _Cut) -> Iterator[Window]:
+    """The window, or one after the other its parts in which different people speak."""
     audio = _read(media, cut.start, cut.end) if listens else None
     end = min(cut.end, max(media.info.duration, cut.start + (0 if audio is None else len(audio)) / SAMPLE_RATE))
-    mouths = eyes.look(cut.start, end) if eyes else None
-    crops, found = _pictures(mouths, round((end - cut.start) * FPS)) if mouths is not None else (None, None)
-    hearing = sight = None
+    parts = eyes.parts(cut.start, end, None if cut.by_lips else audio) if eyes else [Part(0, None)]
+    for part, following in zip_longest(parts, parts[1:]):
+        own = replace(
+            cut,
+            start=cut.start + part.start / FPS,
+            end=end if following is None else cut.start + following.start / FPS,
+            before=cut.before if part is parts[0] else None,
+            after=cut.after if following is None else None,
+        )
+        samples = slice(part.start * SAMPLES_PER_FRAME, following and following.start * SAMPLES_PER_FRAME)
+        yield _window(own, part, None if audio is None else audio[samples])
+
+
+def _window(cut: _Cut, part: Part, audio: np.ndarray | None) -> Window:
+    crops = found = hearing = sight = None
     if audio is not None:
         hearing = audio_quality(audio, speech_spans(audio, replace(KEEN, pad=0.0)))
-    if mouths is not None and found is not None:
-        sight = video_quality(mouths)
-        sight = replace(sight, face=float(found.mean()) if len(found) else 0.0)
-    return Window(cut.start, end, audio, crops, found, hearing, sight, cut.by_lips, cut.before, cut.after)
+    if part.mouths is not None:
+        crops, found = _pictures(part.mouths, round((cut.end - cut.start) * FPS))
+        sight = replace(video_quality(part.mouths), face=float(found.mean()) if len(found) else 0.0)
+    qualities = (audio, crops, found, hearing, sight)
+    return Window(cut.start, cut.end, *qualities, cut.by_lips, cut.before, cut.after, part.speaker)
 
 
 def _pictures(mouths: Sequence[Mouth], frames: int) -> tuple[np.ndarray, np.ndarray]:
@@ -256,35 +282,58 @@ def _snap(seconds: float) -> float:
     return round(seconds * FPS) / FPS  # sound and picture are cut at the same place
 
 
-class Eyes:
-    """The mouth of one face, read forward through a file; what was seen lately can be looked at again.
+# ---- eyes ------------------------------------------------------------------------------------
+
+Seen = TypeVar("Seen")  # what is kept of a frame: one mouth, or those of several people
+
+
+class Gaze(ABC, Generic[Seen]):
+    """Frames read forward through a file; what was seen lately can be looked at again.
 
     Args:
-        mouths: one per frame from the beginning of the file.
+        frames: from the beginning of the file.
         kept: seconds that can be looked at again.
     """
 
     CHUNK = 4.0  # seconds that are judged together
     REACH = 0.4  # seconds before and after, for the frames at their ends
 
-    def __init__(self, mouths: Iterator[Mouth], kept: float = 3 * LONGEST) -> None:
-        self._mouths = mouths
-        self._seen: deque[Mouth] = deque(maxlen=round(kept * FPS))
+    def __init__(self, frames: Iterator[Seen], kept: float = 3 * LONGEST) -> None:
+        self._frames = frames
+        self._seen: deque[Seen] = deque(maxlen=round(kept * FPS))
         self._position = 0  # frames read so far
         self._found = 0
 
+    @abstractmethod
+    def parts(self, start: float, end: float, audio: np.ndarray | None) -> list[Part]:
+        """What is to be read between `start` and `end` seconds, in order and without gaps; at least one.
+
+        Args:
+            start: seconds.
+            end: seconds.
+            audio: (S,) what is heard there; None = nothing.
+        """
+
+    @abstractmethod
+    def lips(self, seen: Sequence[Seen]) -> np.ndarray:
+        """(T,) probability that the lips speak; 0 where there is no face."""
+
+    @abstractmethod
+    def is_face(self, seen: Seen) -> bool:
+        """Is there a face in this frame?"""
+
     @property
     def sight(self) -> VideoQuality:
-        """In how many of the frames read so far the face was found."""
+        """In how many of the frames read so far a face was found."""
         return VideoQuality(self._found / max(self._position, 1), 0.0, 0.0, 0.0, 0.0)
 
-    def look(self, start: float, end: float) -> list[Mouth]:
-        """The mouths between `start` and `end` seconds; fewer where the video is over."""
+    def look(self, start: float, end: float) -> list[Seen]:
+        """The frames between `start` and `end` seconds; fewer where the video is over."""
         first, last = round(start * FPS), round(end * FPS)
-        for mouth in islice(self._mouths, max(0, last - self._position)):
-            self._seen.append(mouth)
+        for seen in islice(self._frames, max(0, last - self._position)):
+            self._seen.append(seen)
             self._position += 1
-            self._found += mouth.found
+            self._found += self.is_face(seen)
         kept = self._position - len(self._seen)
         return list(islice(self._seen, max(0, first - kept), max(0, last - kept)))
 
@@ -294,12 +343,28 @@ class Eyes:
         while position < end:
             before = max(0.0, position - self.REACH)
             stop = min(position + self.CHUNK, end)
-            mouths = self.look(before, stop + self.REACH)
+            seen = self.look(before, stop + self.REACH)
             first, last = round((position - before) * FPS), round((stop - before) * FPS)
-            if len(mouths) <= first:
+            if len(seen) <= first:
                 return
-            yield from speaking(mouths)[first:last].tolist()
+            yield from self.lips(seen)[first:last].tolist()
             position = stop
+
+
+class Eyes(Gaze[Mouth]):
+    """The mouth of one face."""
+
+    def parts(self, start: float, end: float, audio: np.ndarray | None) -> list[Part]:
+        """The one mouth."""
+        return [Part(0, self.look(start, end))]
+
+    def lips(self, seen: Sequence[Mouth]) -> np.ndarray:
+        """By the aligner."""
+        return speaking(seen)
+
+    def is_face(self, seen: Mouth) -> bool:
+        """Where it was found or bridged."""
+        return seen.found
 
 
 def speaking(mouths: Sequence[Mouth]) -> np.ndarray:

@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from omni_avsr import __version__
 from omni_avsr.cli.arguments import Spelling, normalise
+from omni_avsr.cli.cache import cache
 from omni_avsr.cli.doctor import doctor
 from omni_avsr.cli.evaluate import evaluate
 from omni_avsr.cli.live import live
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "prepare": prepare,
     "doctor": doctor,
     "info": info,
+    "cache": cache,
     "serve": serve,
     "import": import_,
 }

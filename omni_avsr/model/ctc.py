@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -85,6 +86,24 @@ class CtcHeads(nn.ModuleDict):
         rows = (row[:length].tolist() for row, length in zip(best, encoded.lengths.tolist(), strict=True))
         return [self.units[modality].decode([c - 1 for c, _ in groupby(row) if c != BLANK]) for row in rows]
 
+    def judges(self, encoded: Mapping[str, Encoded]) -> list[Callable[[str], float]]:
+        """For each row a function text -> log-probability, summed over all paths: the mean over the heads.
+
+        A text that does not fit into the frames gets minus infinity.
+
+        Args:
+            encoded: the streams to be asked, all with the same B rows.
+        """
+        log_probs = {m: self.log_probs(states, m) for m, states in encoded.items() if m in self}
+        lengths = {m: encoded[m].lengths.tolist() for m in log_probs}
+        rows = len(next(iter(encoded.values())).lengths)
+
+        def judge(row: int, text: str) -> float:
+            scores = [-_path_sum(log_probs[m][row, : lengths[m][row]], self.targets(text, m)).item() for m in log_probs]
+            return sum(scores) / max(1, len(scores))  # a stream without a head has no opinion
+
+        return [partial(judge, row) for row in range(rows)]
+
     def loss(self, encoded: Mapping[str, Encoded], texts: Sequence[str]) -> Tensor | None:
         """Weighted sum over modalities of the mean over rows of the CTC loss per target unit; None without heads.
 
@@ -108,3 +127,10 @@ class CtcHeads(nn.ModuleDict):
             blank=BLANK,
             zero_infinity=True,
         )
+
+
+def _path_sum(log_probs: Tensor, targets: Sequence[int]) -> Tensor:
+    """(N, C) -> minus the log-probability of `targets`, a scalar."""
+    length, count = torch.tensor([len(log_probs)]), torch.tensor([len(targets)])
+    wanted = torch.tensor([list(targets)], dtype=torch.long, device=log_probs.device)
+    return F.ctc_loss(log_probs[:, None], wanted, length, count, blank=BLANK, reduction="sum")

@@ -10,7 +10,7 @@ import torch
 from omni_avsr.errors import InputError, NoAudioError, NoVideoError
 from omni_avsr.model.draft import drafts
 from omni_avsr.model.omni import OmniAVSR, Rates
-from omni_avsr.model.search import DecodeOptions, Prompt, Search
+from omni_avsr.model.search import DecodeOptions, Opinion, Prompt, Search
 from omni_avsr.tasks import TASKS
 from omni_avsr.types import FPS, Batch, Encoded, Hypothesis
 
@@ -89,11 +89,21 @@ def prompts(
         perceived = {m: encoded[m] for m, _ in setting}
         drafting = options.draft and options.beam_size == 1 and model.ctc
         guesses = drafts(model.ctc, perceived, model.tokenizer) if drafting else None
+        asked = model.ctc and model.config.ctc.rescore and options.beam_size > 1
+        opinions = _opinions(model, perceived) if asked else None
         tokens = model.project(perceived, dict(setting)).tokens
         for row, prefix in zip(rows, model.prefixes(name, tokens, rows), strict=True):
             limit = options.max_new_tokens or _limit(batch, name, row)
-            out[row] = Prompt(prefix, name, limit, guesses[row] if guesses else None)
+            guess, opinion = guesses[row] if guesses else None, opinions[row] if opinions else None
+            out[row] = Prompt(prefix, name, limit, guess, opinion)
     return [out[row] for row in range(len(batch))]
+
+
+def _opinions(model: OmniAVSR, perceived: Mapping[str, Encoded]) -> list[Opinion]:
+    """What the CTC heads add to the LLM's log-probability of a whole answer, per row."""
+    weight = model.config.ctc.rescore
+    factor, decode = weight / (1 - weight), model.tokenizer.decode
+    return [lambda tokens, judge=judge: factor * judge(decode(tokens)) for judge in model.ctc.judges(perceived)]
 
 
 def _check_streams(batch: Batch, tasks: Sequence[str]) -> None:

@@ -28,6 +28,8 @@ from omni_avsr.types import Hypothesis
 
 Draft = Callable[[Sequence[int]], list[int]]
 """The tokens of an answer so far -> how it goes on, end of text included; empty = no idea."""
+Opinion = Callable[[Sequence[int]], float]
+"""The tokens of a whole answer, end of text left out -> what is added to its sum of log-probabilities."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Prompt:
     task: str
     limit: int  # most tokens of the answer
     draft: Draft | None = None
+    opinion: Opinion | None = None  # decides between the finished beams together with the LLM
 
 
 # ---- one row ---------------------------------------------------------------------------------
@@ -191,7 +194,11 @@ class _Row:
     @property
     def best(self) -> list[_Node]:
         """The tokens of the best hypothesis, end of text included."""
-        return self.finished[0][1].path()
+        opinion = self.prompt.opinion
+        if opinion is None or len(self.finished) == 1:
+            return self.finished[0][1].path()
+        paths = [node.path() for _, node in self.finished]
+        return max(paths, key=lambda path: path[-1].total + opinion([n.token for n in path if n.token != self.eos]))
 
 
 # ---- all rows --------------------------------------------------------------------------------

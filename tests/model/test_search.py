@@ -114,3 +114,30 @@ def test_a_right_draft_needs_one_pass(model, make_features):
     same(found, expected)
     assert search.passes == 1 < plain.passes
     assert search.positions == plain.positions
+
+
+def test_an_opinion_decides_between_the_finished_beams_and_leaves_the_scores(model, make_features):
+    mixed = [(20, "asr", 4, 2), (31, "avsr", 4, 5)]
+    asking = asked(model, make_features, mixed, OPTIONS[3])
+    plain, _ = run(model, asking, OPTIONS[3])
+    heard: list[tuple[int, ...]] = []
+    against = [replace(p, opinion=lambda t, own=h: -1e6 if tuple(t) == own.tokens else heard.append(tuple(t)) or 0.0)
+               for p, h in zip(asking, plain, strict=True)]  # fmt: skip
+    other, _ = run(model, against, OPTIONS[3])
+    assert all(h.tokens != p.tokens and h.tokens in heard for h, p in zip(other, plain, strict=True))
+    assert all(h.score < 0 for h in other)  # the LLM's own mean, without the opinion
+    greedy = [replace(p, opinion=lambda tokens: -1e6) for p in asked(model, make_features, mixed, OPTIONS[1])]
+    same(run(model, greedy, OPTIONS[1])[0], run(model, asked(model, make_features, mixed, OPTIONS[1]), OPTIONS[1])[0])
+
+
+def test_a_model_may_ask_its_ctc_heads(tiny_model, make_features):
+    torch.manual_seed(3)
+    batch = collate([make_features(30, seed=1), make_features(24, seed=2)])
+    model = tiny_model(ctc={"units": "char", "rescore": 0.9})
+    options = DecodeOptions(3, max_new_tokens=LIMIT)
+    asking = prompts(model, batch, "avsr", {"audio": 4, "video": 2}, options)
+    judge = model.ctc.judges(model.encode(batch))
+    tokens = model.tokenizer.encode("bin blue")
+    for prompt, row in zip(asking, judge, strict=True):
+        assert prompt.opinion(tokens) == pytest.approx(9 * row("bin blue"), rel=1e-4)
+    assert all(p.opinion is None for p in prompts(model, batch, "avsr", {"audio": 4}, DecodeOptions(1)))

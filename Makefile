@@ -30,7 +30,7 @@ check: $(VENV)/.dev        ## ruff and mypy
 parity: $(VENV)/.dev       ## every golden tensor of the official code (GOLDENS=dir)
 	OMNI_AVSR_GOLDENS=$(GOLDENS) $(BIN)/python -m pytest tests/parity
 
-default: $(VENV)/.dev      ## train the shipped model from GRID=dir: two cores, an hour and a half
+default: $(VENV)/.dev      ## train the shipped model from GRID=dir: two cores, two hours
 	mkdir -p runs/corpora/voices runs/corpora/heads
 	cp recipes/data/voices.toml runs/corpora/voices/synthetic.toml
 	cp recipes/data/heads.toml runs/corpora/heads/synthetic.toml

@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from omni_avsr import __version__
 from omni_avsr.cli.arguments import Spelling, normalise
+from omni_avsr.cli.bench import bench
 from omni_avsr.cli.cache import cache
 from omni_avsr.cli.doctor import doctor
 from omni_avsr.cli.evaluate import evaluate
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "live": live,
     "train": train,
     "evaluate": evaluate,
+    "bench": bench,
     "prepare": prepare,
     "doctor": doctor,
     "info": info,

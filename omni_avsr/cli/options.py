@@ -54,6 +54,21 @@ VideoRate = Annotated[
     int | None,
     typer.Option("--video_rate", min=1, show_default="the finest", help="Video frames (25/s) per token."),
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        **choices("fast", "balanced", "accurate"),
+        show_default="none",
+        help="Choose task and rates by what they cost on this machine.",
+    ),
+]
+TargetRtf = Annotated[
+    float | None,
+    typer.Option(
+        "--target_rtf", metavar="X", show_default="none", help="Choose them so that a second takes X seconds of work."
+    ),
+]
 Face = Annotated[str, typer.Option("--face", metavar="largest|x,y,w,h", help="Which of several faces.")]
 AnyFace = Annotated[
     str,

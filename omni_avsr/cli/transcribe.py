@@ -22,6 +22,7 @@ from omni_avsr.cli.options import (
     AudioRate,
     BatchSize,
     BeamSize,
+    Budget,
     ComputeType,
     Device,
     Fast,
@@ -29,6 +30,7 @@ from omni_avsr.cli.options import (
     Model,
     Offline,
     Out,
+    TargetRtf,
     Task,
     VideoRate,
     choices,
@@ -97,6 +99,8 @@ def transcribe(
     save_crops: Annotated[
         Path | None, typer.Option("--save_crops", metavar="DIR", help="Keep what the model saw, as small videos.")
     ] = None,
+    budget: Budget = None,
+    target_rtf: TargetRtf = None,
     skip_existing: Annotated[
         bool, typer.Option("--skip_existing/--no_skip_existing", help="Leave files alone whose outputs are all there.")
     ] = False,
@@ -117,14 +121,10 @@ def transcribe(
     request = Request(
         task, audio_rate, video_rate, beam_size, face, batch_size, word_timestamps, save_crops, hotwords, agreement
     )
+    request = replace(request, budget=budget, target_rtf=target_rtf)
     transcriber = Transcriber(model, device=device, offline=offline, compute_type=compute_type, fast=fast)
     transcriber.check(request)
-    failed = 0
-    with _bar() as begin:
-        for number, job in enumerate(jobs, start=1):
-            title = job.source.name if len(jobs) == 1 else f"[{number}/{len(jobs)}] {job.source.name}"
-            failed += not _attempt(transcriber, job, request, outputs, partial(begin, title))
-    if failed:
+    if failed := _failures(transcriber, jobs, request, outputs):
         log.error("%d of %d files failed", failed, len(jobs), extra=facts(failed=failed, files=len(jobs)))
         raise typer.Exit(1)
 
@@ -178,6 +178,16 @@ def _media_in(folder: Path) -> list[Path]:
 
 
 # ---- one file --------------------------------------------------------------------------------
+
+
+def _failures(transcriber: Transcriber, jobs: Sequence[Job], request: Request, outputs: Outputs) -> int:
+    """How many of `jobs` failed."""
+    failed = 0
+    with _bar() as begin:
+        for number, job in enumerate(jobs, start=1):
+            title = job.source.name if len(jobs) == 1 else f"[{number}/{len(jobs)}] {job.source.name}"
+            failed += not _attempt(transcriber, job, request, outputs, partial(begin, title))
+    return failed
 
 
 def _attempt(transcriber: Transcriber, job: Job, request: Request, outputs: Outputs, advance: Advance) -> bool:

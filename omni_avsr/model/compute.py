@@ -21,6 +21,7 @@ from omni_avsr.model.omni import OmniAVSR
 
 ComputeTypeName = Literal["default", "float32", "bfloat16", "float16", "int8"]
 SMALL = 1 << 15  # weights up to which a layer is left alone: routers, CTC heads
+PAYS = 1 << 20  # weights from which int8 is faster than float32; below, rounding the activations costs what it gains
 
 _onednn = torch.ops.onednn
 _mkldnn = torch.ops.mkldnn
@@ -32,6 +33,7 @@ class PackedLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.packed = _mkldnn._reorder_linear_weight(weight.detach(), None)
+        self.bytes = weight.nbytes
         self.bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,6 +50,7 @@ class Int8Linear(nn.Module):
         self.scales = weight.abs().amax(1).clamp(min=1e-12) / 127  # (out,)
         whole = (weight / self.scales[:, None]).round().to(torch.int8)
         self.packed = _onednn.qlinear_prepack(whole.contiguous(), None)
+        self.bytes = whole.nbytes + self.scales.nbytes
         self.zeros = torch.zeros(len(weight), dtype=torch.int64)
         self.bias = bias
 
@@ -61,6 +64,11 @@ class Int8Linear(nn.Module):
         )
         out = out.mul_(scale) if self.bias is None else torch.addcmul(self.bias, out, scale)
         return out.to(x.dtype).unflatten(0, x.shape[:-1])
+
+
+def int8_linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
+    """An `Int8Linear` where that pays, a `PackedLinear` elsewhere."""
+    return (Int8Linear if weight.numel() >= PAYS else PackedLinear)(weight, bias)
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ COMPUTE: dict[str, ComputeType] = {
         ComputeType("float32", torch.float32, PackedLinear, ("cpu", "cuda")),
         ComputeType("bfloat16", torch.bfloat16, PackedLinear, ("cpu", "cuda")),
         ComputeType("float16", torch.float16, None, ("cuda",)),
-        ComputeType("int8", torch.float32, Int8Linear, ("cpu",)),
+        ComputeType("int8", torch.float32, int8_linear, ("cpu",)),
     )
 }
 
@@ -101,7 +109,7 @@ def compute_type(name: str, device: torch.device) -> ComputeType:
     if name not in COMPUTE:
         raise ConfigError(f"compute_type = '{name}' is unknown; {nearest(name, COMPUTE)}")
     row = COMPUTE[name]
-    if device.type not in row.devices or (row.linear is Int8Linear and not torch.backends.mkldnn.is_available()):
+    if device.type not in row.devices or (row.linear is int8_linear and not torch.backends.mkldnn.is_available()):
         able = [r.name for r in COMPUTE.values() if device.type in r.devices and r is not row]
         raise ConfigError(f"compute_type = '{name}' is slow or impossible on '{device}'; use {', '.join(able)}")
     return row

@@ -107,7 +107,8 @@ class LoraLinear(nn.Linear):
     def replace(self, fast: nn.Module) -> None:
         """Lets `fast` compute the base layer, for good; the weight is given up."""
         self._fast = fast
-        self.weight, self.bias = nn.Parameter(self.weight.new_empty(0), requires_grad=False), None
+        self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
+        self.bias = None  # type: ignore[assignment]
 
     @torch.no_grad()
     def merge(self, adapters: Sequence[str]) -> None:

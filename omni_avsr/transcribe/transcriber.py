@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,9 @@ from omni_avsr.media.mouth import all_mouths, mouth_stream
 from omni_avsr.model.decode import DecodeOptions
 from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.tasks import TASKS
+from omni_avsr.transcribe import budget as costing
+from omni_avsr.transcribe.ahead import ahead
+from omni_avsr.transcribe.budget import Costs, Setting
 from omni_avsr.transcribe.inputs import ClipMedia, Media, Source, open_input
 from omni_avsr.transcribe.perception import AUTO, Planned, allowed, plan, wanted_tasks
 from omni_avsr.transcribe.recognition import Recognised, Utterance, recognise
@@ -28,6 +33,8 @@ from omni_avsr.transcribe.segments import Piece, joined, piece, segment
 from omni_avsr.transcribe.speakers import CROWDS, Crowd
 from omni_avsr.transcribe.windows import LONGEST, Eyes, Gaze, Window, windows
 from omni_avsr.types import Segment, TranscriptionInfo
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[float], None]  # is told how many seconds of the input are done
 
@@ -46,6 +53,8 @@ class Request:
     save_crops: Path | None = None
     hotwords: str = ""
     agreement: bool | None = None
+    budget: str | None = None
+    target_rtf: float | None = None
 
     def search(self, normalizer: str) -> DecodeOptions:
         """How hypotheses are found; hot words are written as the model's transcripts are."""
@@ -87,6 +96,7 @@ class Transcriber:
         if not isinstance(model, OmniAVSR):
             model = load_for_inference(model, _device(device), compute_type, fast, offline)
         self.model = model.eval()
+        self.compute_type = compute_type
         self.device = next(self.model.parameters()).device
 
     def transcribe(
@@ -107,6 +117,8 @@ class Transcriber:
         fps: float | None = None,
         save_crops: str | Path | None = None,
         progress: Progress | None = None,
+        budget: str | None = None,
+        target_rtf: float | None = None,
     ) -> tuple[Iterator[Segment], TranscriptionInfo]:
         """Recognises the speech of one input. Work is done as the segments are asked for.
 
@@ -128,6 +140,9 @@ class Transcriber:
             fps: frames per second of `video`; required with it.
             save_crops: folder for what the model saw and heard, one small video per window.
             progress: is called with the seconds of the input that are done, in silence too.
+            budget: 'fast', 'balanced' or 'accurate': chooses rates, and the task where it is 'auto', by their costs on
+                this machine, which are measured once and remembered.
+            target_rtf: likewise, by the seconds of work per second of speech.
 
         Returns:
             Segments in order, lazily; and what is known before: duration, task (of the first segment, where `task` is
@@ -143,17 +158,20 @@ class Transcriber:
         request = Request(
             task, audio_rate, video_rate, beam_size, face, batch_size, word_timestamps, crops, hotwords, agreement
         )
+        request = replace(request, budget=budget, target_rtf=target_rtf)
         self.check(request)
         media = open_input(source, audio, video, fps)
         try:
             tasks = allowed(task, self.model.config.tasks, media.info)
+            if budget is not None or target_rtf is not None:
+                tasks, request = self._within_budget(tasks, request)
             planned = plan(self._windows(media, tasks, face), task, tasks, media.info.name)
             first = list(islice(planned, 1))  # what a short file lacks is said here and not while iterating
         except BaseException:
             media.close()
             raise
         chosen = first[0].task if first else next((t for t in tasks if t != "avsr"), tasks[0])
-        rates = self.model.check_rates(chosen, audio_rate, video_rate)
+        rates = self.model.check_rates(chosen, request.audio_rate, request.video_rate)
         info = TranscriptionInfo(media.info.duration, chosen, rates.get("audio"), rates.get("video"), media=media.info)
         return self._segments(media, chain(first, planned), request, progress), info
 
@@ -168,10 +186,42 @@ class Transcriber:
         if request.face not in CROWDS:
             face_policy(request.face, CROWDS)
         request.search(self.model.config.preprocess.normalizer)
+        costing.check_budget(request.budget, request.target_rtf)
         if request.batch_size < 1:
             raise ConfigError(f"batch_size = {request.batch_size}: it must be at least 1")
 
+    def costs(self, beam_size: int = 5, anew: bool = False) -> Costs:
+        """What each task and rate of the model costs on this machine, measured on the bundled clip and remembered.
+
+        Args:
+            beam_size: as in `transcribe`.
+            anew: measure again.
+        """
+        conditions = (self.compute_type, str(self.device), str(torch.get_num_threads()), str(beam_size))
+        path = costing.costs_file(self.model.config, conditions)
+        known = None if anew else costing.recall(path)
+        if known is None:
+            log.info("measuring what each task and rate costs on this machine, once")
+            known = costing.measure(partial(self._cost, beam_size), costing.settings(self.model.config))
+            costing.remember(known, path)
+        return known
+
     # ---- the parts -----------------------------------------------------------------------------
+
+    def _cost(self, beam_size: int, setting: Setting) -> float:
+        rates = setting.audio_rate, setting.video_rate
+        segments, info = self.transcribe(costing.sample(), setting.task, *rates, beam_size)
+        list(segments)
+        return info.duration
+
+    def _within_budget(self, tasks: tuple[str, ...], request: Request) -> tuple[tuple[str, ...], Request]:
+        """The tasks and rates that the budget allows; what was named stays as it is."""
+        able = tasks if request.task == AUTO else (request.task,)
+        costs = costing.fitting(self.costs(request.beam_size), able, request.audio_rate, request.video_rate)
+        chosen = costing.choose(costs, request.budget, request.target_rtf)
+        log.info("%s, which costs %.2g s per second here", chosen, costs[chosen])
+        rates = replace(request, audio_rate=chosen.audio_rate, video_rate=chosen.video_rate)
+        return (tasks if chosen.task == tasks[0] else (chosen.task,)), rates
 
     def _windows(self, media: Media, tasks: tuple[str, ...], face: str) -> Iterator[Window]:
         used = {modality for task in tasks for modality in TASKS[task].modalities}
@@ -191,13 +241,17 @@ class Transcriber:
         self, media: Media, planned: Iterable[Planned], request: Request, progress: Progress | None
     ) -> Iterator[Segment]:
         numbers = count()
+        asked = request.budget or request.target_rtf
+        read = ahead(iter(planned), request.batch_size)  # the next windows are read and looked at beside the model
         try:
-            for found in joined(self._pieces(planned, request, progress)):
+            for found in joined(self._pieces(read, request, progress)):
                 if found.words:
-                    yield segment(found, next(numbers), request.word_timestamps)
+                    made = segment(found, next(numbers), request.word_timestamps)
+                    yield replace(made, av={**made.av, "budget": asked}) if asked else made
             if progress:
                 progress(media.info.duration)
         finally:
+            read.close()
             media.close()
 
     def _pieces(self, planned: Iterable[Planned], request: Request, progress: Progress | None) -> Iterator[Piece]:

@@ -16,7 +16,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("media", "model"),
     ("data", "checkpoints"),
     ("evaluate", "transcribe"),
-    ("train", "serve", "live", "scale"),
+    ("train", "serve", "live", "scale", "bench"),
     ("cli",),
     ("__main__",),
 )

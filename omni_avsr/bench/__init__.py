@@ -1,0 +1,1 @@
+"""How fast a model is here, stage by stage, and how fast the machine would let it be."""

@@ -38,11 +38,9 @@ def measure_machine(compute_type: str, device: torch.device, now: Callable[[], f
         now: the clock, in seconds.
     """
     row = COMPUTE[compute_type]
-    layer: nn.Module = nn.Linear(WIDTH, WIDTH, bias=False, device=device, dtype=row.dtype)
+    plain = nn.Linear(WIDTH, WIDTH, bias=False, device=device, dtype=row.dtype)
+    layer: nn.Module = row.linear(plain.weight, None) if row.linear and device.type == "cpu" else plain
     weights = weight_bytes(layer)
-    if row.linear is not None and device.type == "cpu":
-        layer = row.linear(layer.weight, None)
-        weights = weight_bytes(layer)
     x = torch.randn(POSITIONS, WIDTH, device=device, dtype=row.dtype)
     rate = 2 * WIDTH * WIDTH * POSITIONS / _best(lambda: layer(x), device, now)
     return Machine(rate, weights / _best(lambda: layer(x[:1]), device, now))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ class Bench(Transcriber):
         self.report, self._flops, self._inner, self._last = Report(), flops, 0.0, ""
         watched: dict[str, nn.Module] = {"projector": self.model.projector}
         watched |= {f"{m} encoder": self.model.get_submodule(f"{m}_encoder") for m in self.model.config.modalities}
-        hooks = [h for name, module in watched.items() for h in self._hooks(module, lambda name=name: name)]
+        hooks = [h for name, module in watched.items() for h in self._hooks(module, partial(str, name))]
         hooks += self._hooks(self.model.llm.base_model, self._pass)
         hooks += self._hooks(self.model.llm.get_output_embeddings(), lambda: self._last)
         begun = self._now()

@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 
 import omni_avsr
-from omni_avsr.cli import COMMANDS
+from omni_avsr.cli import COMMANDS, app
 from omni_avsr.config import recipes
 
 REPOSITORY = Path(__file__).parents[2]
@@ -30,6 +31,19 @@ def test_public_names_resolve_and_are_sorted() -> None:
 def test_documents_name_commands_that_exist(page: Path) -> None:
     for command in re.findall(r"^(?:\S*/)?omni-avsr ([a-z]+)", "\n".join(_code(page.read_text("utf-8"))), re.M):
         assert command in COMMANDS, f"{page.name} shows 'omni-avsr {command}'"
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda p: p.name)
+def test_documents_name_options_that_exist(page: Path) -> None:
+    group = typer.main.get_command(app)
+    known = {name: {o for p in c.params for o in (*p.opts, *p.secondary_opts)} for name, c in group.commands.items()}
+    for command, rest in re.findall(
+        r"^(?:\S*/)?omni-avsr ([a-z]+)(.*)", "\n".join(_code(page.read_text("utf-8"))), re.M
+    ):
+        for option in re.findall(r"(?<= )--?[a-z][\w-]*", rest.partition("#")[0].partition("--set")[0]):
+            assert option.replace("-", "_").replace("__", "--") in known[command] or option in known[command], (
+                f"{page.name} shows 'omni-avsr {command} {option}'"
+            )
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda p: p.name)

@@ -67,8 +67,10 @@ def prepare(kind: str, root: str | Path, out: str | Path, listener: Listener | N
     if not root.exists():
         raise DataError(f"'{root}' does not exist; expected the folder of a corpus of kind '{kind}'")
     ear = None if listener is None else Ear(listener, out)
-    found = PREPARERS[kind](root)
-    rows, dropped = _distinct(found if ear is None else ear.label(found))
+    rows, dropped = _distinct(PREPARERS[kind](root))
+    if ear is not None:
+        rows, unheard = _distinct(ear.label(rows))
+        dropped += unheard
     if not rows and not dropped:
         raise DataError(f"'{root}' holds nothing for 'prepare {kind}'; expected media files, or a CSV file of paths")
     out.mkdir(parents=True, exist_ok=True)

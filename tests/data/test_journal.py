@@ -12,7 +12,7 @@ from omni_avsr.data.journal import Journal
 ANSWERS = st.dictionaries(st.text(max_size=5), st.lists(st.text(max_size=8), max_size=2), min_size=1, max_size=5)
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(ANSWERS, st.integers(0, 10_000))
 def test_cut_anywhere_it_keeps_the_whole_lines_and_goes_on(
     tmp_path_factory: object, answers: dict[str, list[str]], cut: int

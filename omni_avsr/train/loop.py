@@ -293,8 +293,11 @@ class Trainer:
 
 
 def inherited(recipe: Recipe) -> Recipe:
-    """The recipe with the model of `train.init`, but for what the recipe itself says of the model."""
-    if not recipe.train.init:
+    """The recipe with the model of `train.init`, but for what it says of the model itself.
+
+    A recipe that describes its own LLM describes a whole model, and is left as it is.
+    """
+    if not recipe.train.init or "llm" in recipe.model.model_fields_set:
         return recipe
     own = native.read_config(locate(recipe.train.init)).model_dump(mode="json")
     said = recipe.model.model_dump(mode="json", exclude_unset=True)

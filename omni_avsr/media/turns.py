@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -45,14 +46,9 @@ def turns(openings: np.ndarray, audio: np.ndarray | None, speech: Sequence[Speec
     for span in speech or ():
         voiced[round(span.start * FPS) : round(span.end * FPS)] = True
     path = _best_path(fit * voiced)
+    path = path if audio is None else _at_pauses(path, audio)
     edges = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), frames]
-    inner = edges[1:-1] if audio is None else [min(_calmest(audio, edge), frames) for edge in edges[1:-1]]
-    calm = np.maximum.accumulate([0, *inner, frames]).tolist()
-    return [
-        Turn(None if path[edge] == count else int(path[edge]), start, end)
-        for edge, start, end in zip(edges, calm, calm[1:], strict=False)
-        if end > start
-    ]
+    return [Turn(None if path[a] == count else int(path[a]), a, b) for a, b in pairwise(edges)]
 
 
 def _best_path(fit: np.ndarray) -> np.ndarray:
@@ -70,6 +66,15 @@ def _best_path(fit: np.ndarray) -> np.ndarray:
         path[frame] = row
         row = int(came[row, frame])
     return path
+
+
+def _at_pauses(path: np.ndarray, audio: np.ndarray) -> np.ndarray:
+    """`path` (T,) with every change moved to the quietest moment nearby; a turn that is lost by it had none."""
+    edges = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist()]
+    out = np.empty_like(path)
+    for edge in edges:
+        out[min(_calmest(audio, edge) if edge else 0, len(path)) :] = path[edge]
+    return out
 
 
 def _calmest(audio: np.ndarray, edge: int) -> int:

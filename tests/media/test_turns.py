@@ -6,13 +6,15 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from omni_avsr.data.dialogue import Script, film, write_script
 from omni_avsr.media.landmarks import MediaPipeDetector
 from omni_avsr.media.mouth import all_mouths
 from omni_avsr.media.speech import speech_spans
 from omni_avsr.media.turns import turns
-from omni_avsr.types import FPS
+from omni_avsr.types import FPS, SAMPLES_PER_FRAME
 from tests.media.test_sync import LINES, lips
 
 
@@ -23,6 +25,20 @@ def named(openings: np.ndarray, script: Script) -> np.ndarray:
     assert found[-1].end == openings.shape[1]
     assert all(one.end == other.start for one, other in itertools.pairwise(found))
     return np.concatenate([np.full(t.end - t.start, -1 if t.speaker is None else t.speaker) for t in found])
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 3), st.integers(0, 120), st.integers(0, 9), st.booleans())
+def test_turns_cover_everything_once_and_change_the_speaker(people: int, frames: int, seed: int, deaf: bool) -> None:
+    rng = np.random.default_rng(seed)
+    openings = np.where(rng.random((people, frames)) < 0.1, np.nan, rng.random((people, frames)))
+    audio = None if deaf else rng.standard_normal(frames * SAMPLES_PER_FRAME).astype(np.float32)
+    found = turns(openings, audio)
+    assert [turn.start for turn in found] == [0, *(turn.end for turn in found)][: len(found)]
+    assert not found or found[-1].end == frames
+    assert all(turn.end > turn.start for turn in found)
+    assert all(one.speaker != other.speaker for one, other in itertools.pairwise(found))
+    assert {turn.speaker for turn in found} <= {None, *range(people)}
 
 
 @pytest.mark.parametrize("order", [(0, 1, 0, 1), (1, 1, 0, 2), (2, 0, 0, 1)])

@@ -23,7 +23,7 @@ from omni_avsr.cli.live import live
 from omni_avsr.cli.logs import logged, unexpected, with_options
 from omni_avsr.cli.models import import_, info
 from omni_avsr.cli.prepare import prepare
-from omni_avsr.cli.serve import serve
+from omni_avsr.cli.serve import demo, serve
 from omni_avsr.cli.train import train
 from omni_avsr.cli.transcribe import transcribe
 from omni_avsr.errors import OmniAVSRError
@@ -39,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "info": info,
     "cache": cache,
     "serve": serve,
+    "demo": demo,
     "import": import_,
 }
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""`omni-avsr serve`: the model behind OpenAI's transcription API."""
+"""`omni-avsr serve` and `omni-avsr demo`: the model behind OpenAI's transcription API, and behind a page."""
 
 from __future__ import annotations
 
@@ -60,3 +60,24 @@ def serve(
         log_transcripts=log_transcripts,
     )
     run(settings, host, port, drain)
+
+
+def demo(
+    model: Model = "default",
+    host: Host = "127.0.0.1",
+    port: Port = 7860,
+    device: Device = "auto",
+    beam_size: BeamSize = 5,
+    max_megabytes: Annotated[float, typer.Option("--max_megabytes", min=0.001, help="Largest upload.")] = 512,
+    max_megapixels: Annotated[float, typer.Option("--max_megapixels", min=0.001, help="Largest picture.")] = 9.5,
+    offline: Offline = False,
+) -> None:
+    """Open a page to play with a model: drop or record a video, hear the noise, compare ear, lips and both."""
+    try:
+        from omni_avsr.serve.demo import run_demo
+        from omni_avsr.serve.settings import Limits, Settings
+    except ModuleNotFoundError as missing:
+        raise MissingExtraError(missing.name or "gradio", "demo") from None
+    limits = Limits(round(max_megabytes * 2**20), pixels=round(max_megapixels * 1e6))
+    settings = Settings(model=model, device=device, beam_size=beam_size, limits=limits, offline=offline)
+    run_demo(settings, host, port)

@@ -105,6 +105,12 @@ class Desk:
             raise not_ready("the server is leaving")
         return self.worker.model
 
+    def wait_ready(self) -> None:
+        """Returns when the model is loaded. Raises what kept it from being loaded."""
+        self.worker.loaded.wait()
+        if self.worker.failure is not None:
+            raise self.worker.failure
+
     def check_room(self) -> None:
         """Raises Refusal where all places are taken."""
         if len(self._present) >= self.settings.queue:

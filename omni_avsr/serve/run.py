@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
+from contextlib import suppress
 from socket import socket
 
 import cv2
@@ -13,6 +15,7 @@ from omni_avsr.serve.app import create_app
 from omni_avsr.serve.desk import Desk
 from omni_avsr.serve.settings import Settings
 
+M_ARENA_MAX = -8  # of malloc.h
 LAST_WORDS = 5.0  # seconds to tell those whose time is over
 
 log = logging.getLogger(__name__)
@@ -28,6 +31,8 @@ def run(settings: Settings, host: str, port: int, drain: float) -> None:
         drain: seconds for the last answers.
     """
     cv2.setNumThreads(1)  # one input per core is looked at already
+    with suppress(OSError, AttributeError):  # glibc: threads share two heaps, so memory stays flat with many of them
+        ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 2)
     app = create_app(settings)
     config = uvicorn.Config(
         app,

@@ -85,6 +85,7 @@ class Worker:
     def __init__(self, load: Callable[[], OmniAVSR], batch_size: int, metrics: Metrics) -> None:
         self.model: OmniAVSR | None = None
         self.failure: BaseException | None = None  # why there is no model
+        self.loaded = threading.Event()  # or known to fail
         self._load, self._batch_size, self._metrics = load, batch_size, metrics
         self._line: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
@@ -120,6 +121,8 @@ class Worker:
             self.failure = error
             log.exception("the model could not be loaded")
             return
+        finally:
+            self.loaded.set()
         waiting: list[Job] = []
         while (jobs := self._batch(waiting)) is not None:
             started = [job for job in jobs if job.future.set_running_or_notify_cancel()]

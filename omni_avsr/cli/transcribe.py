@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,7 +35,7 @@ from omni_avsr.cli.options import (
     VideoRate,
     choices,
 )
-from omni_avsr.errors import ConfigError, OmniAVSRError
+from omni_avsr.errors import ConfigError, MissingExtraError, OmniAVSRError, nearest
 from omni_avsr.transcribe.cues import Lines
 from omni_avsr.transcribe.subtitles import WRITERS, formats, output_stems, save, spoken, timestamp
 
@@ -105,6 +105,12 @@ def transcribe(
         bool, typer.Option("--skip_existing/--no_skip_existing", help="Leave files alone whose outputs are all there.")
     ] = False,
     agreement: Agreement = None,
+    engine: Annotated[
+        str, typer.Option("--engine", **choices("local", "ray"), help="On this machine, or on a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option("--address", metavar="auto|HOST:PORT", help="Of the cluster; none = one made here.")
+    ] = None,
     offline: Offline = False,
 ) -> None:
     """Turn speech into text: subtitles, JSON and plain text, from any audio or video file."""
@@ -116,17 +122,57 @@ def transcribe(
     if not jobs:
         log.warning("nothing to do: every output exists already")
         return
-    from omni_avsr.transcribe.transcriber import Request, Transcriber
+    from omni_avsr.transcribe.transcriber import Request
 
     request = Request(
         task, audio_rate, video_rate, beam_size, face, batch_size, word_timestamps, save_crops, hotwords, agreement
     )
     request = replace(request, budget=budget, target_rtf=target_rtf)
-    transcriber = Transcriber(model, device=device, offline=offline, compute_type=compute_type, fast=fast)
-    transcriber.check(request)
-    if failed := _failures(transcriber, jobs, request, outputs):
+    loading = {"model": model, "device": device, "offline": offline, "compute_type": compute_type, "fast": fast}
+    failed = ENGINES[_engine(engine)](jobs, request, outputs, loading, address)
+    if failed:
         log.error("%d of %d files failed", failed, len(jobs), extra=facts(failed=failed, files=len(jobs)))
         raise typer.Exit(1)
+
+
+def _engine(name: str) -> str:
+    if name not in ENGINES:
+        raise ConfigError(f"unknown engine '{name}'; {nearest(name, ENGINES)}")
+    return name
+
+
+def _here(jobs: Sequence[Job], request: Request, outputs: Outputs, loading: dict[str, Any], address: str | None) -> int:
+    """One file after the other in this process; how many failed."""
+    from omni_avsr.transcribe.transcriber import Transcriber
+
+    transcriber = Transcriber(**loading)
+    transcriber.check(request)
+    return _failures(transcriber, jobs, request, outputs)
+
+
+def _on_ray(
+    jobs: Sequence[Job], request: Request, outputs: Outputs, loading: dict[str, Any], address: str | None
+) -> int:
+    """Many files at once on a cluster; how many failed."""
+    try:
+        from omni_avsr.scale.ray_batch import Order, transcribe_files
+    except ModuleNotFoundError as missing:
+        raise MissingExtraError(missing.name or "ray", "scale") from None
+    order = Order(request, outputs.folder.resolve(), outputs.kinds, outputs.lines, loading)
+    failed = 0
+    for outcome in transcribe_files([(job.source.resolve(), job.stem) for job in jobs], order, address):
+        news = facts(file=outcome.source, error=outcome.error, duration=outcome.duration, seconds=outcome.seconds)
+        if outcome.error:
+            failed += 1
+            log.error("failed: %s: %s", outcome.source, outcome.error, extra=news)
+        else:
+            typer.echo(str(outcome.source))
+            log.info("done: %s: %.1f s in %.1f s", outcome.source, outcome.duration, outcome.seconds, extra=news)
+    return failed
+
+
+ENGINES = {"local": _here, "ray": _on_ray}
+"""Where files are transcribed."""
 
 
 def _lines(width: int | None, count: int | None, words: int | None, highlight: bool, timed: bool) -> Lines:

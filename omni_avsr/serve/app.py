@@ -36,18 +36,21 @@ T = TypeVar("T")
 Visit = AsyncGenerator[TranscriptionInfo | Segment, None]
 
 
-def create_app(settings: Settings, model: OmniAVSR | None = None) -> FastAPI:
+def create_app(settings: Settings, model: OmniAVSR | None = None, wait: bool = False) -> FastAPI:
     """The application; the model is loaded when it starts.
 
     Args:
         settings: of the server.
         model: one that is loaded, instead of the one that `settings` name.
+        wait: start only when the model is loaded, instead of answering 503 until then.
     """
     desk = Desk(settings, Metrics(), model)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         desk.start()
+        if wait:
+            await asyncio.to_thread(desk.wait_ready)
         yield
         await asyncio.to_thread(desk.stop)
 

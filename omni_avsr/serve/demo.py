@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 LOUDEST = 20.0  # dB of noise above the voice
 KEPT = 3600  # seconds for which uploads and films stay on the disk
 KINDS = ("white", "pink", "brown", "music")  # noises that need no other voices
+CAMERA = {"video": {"width": 640, "height": 480}}  # enough for a mouth; gradio's own 1920 chokes a slow browser
 OFFERED = ("srt", "vtt", "txt")  # files to take away
 FONTS = ("system-ui", "sans-serif")  # those of the reader's machine
 FIRST = status("Drop a video, record one, or take the sample.")
@@ -67,7 +68,7 @@ class Page:
                 with gr.Column(min_width=280):
                     source = gr.Video(
                         label="Video, or a recording", sources=["upload", "webcam"], include_audio=True,
-                        elem_id="source",
+                        elem_id="source", webcam_options=gr.WebcamOptions(constraints=CAMERA),
                     )  # fmt: skip
                     sample = gr.Button("Take the sample", size="sm", elem_id="sample")
                     line = gr.HTML(FIRST, elem_id="line")

@@ -33,6 +33,9 @@ class Form(BaseModel):
     audio_rate: Annotated[int | None, Field(description="Audio frames (50/s) per token; none = the finest.")] = None
     video_rate: Annotated[int | None, Field(description="Video frames (25/s) per token; none = the finest.")] = None
     face: Annotated[str, Field(description="Which of several faces: largest or x,y,w,h.")] = "largest"
+    keywords: Annotated[
+        list[str], Field(alias="keywords[]", description="Words that are preferred where the model is in doubt.")
+    ] = []
     language: Annotated[str, Field(description=_ACCEPTED + "a model knows its language.")] = ""
     prompt: Annotated[str, Field(description=_ACCEPTED + "not used.")] = ""
     temperature: Annotated[float, Field(ge=0, le=1, description=_ACCEPTED + "decoding never samples.")] = 0.0
@@ -59,6 +62,7 @@ class Form(BaseModel):
             face=self.face,
             batch_size=batch_size,
             word_timestamps="word" in self.timestamp_granularities,
+            hotwords=",".join(self.keywords),
         )
 
 

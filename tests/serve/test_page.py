@@ -226,7 +226,7 @@ def test_record_by_camera_and_microphone(tab: Tab, found: Callable[[float], None
     tab.click("#source [aria-label='Capture from camera']")
     tab.click("#source [title='grant webcam access']")
     tab.click("#source [aria-label='start recording']")
-    tab.wait_for_timeout(3000)
+    tab.wait_for_timeout(8000)  # a busy machine's browser takes seconds to deliver the first picture
     tab.wait_for_selector("#source [title='stop recording']")
     tab.click("#source [aria-label='start recording']")  # the same button, which keeps its name
     expect(tab, ["asr 4"])  # the fake microphone beeps; the fake camera shows no face

@@ -21,6 +21,7 @@ from omni_avsr.tasks import TASKS
 from omni_avsr.transcribe.perception import MIN_FACE
 from omni_avsr.transcribe.recognition import Utterance
 from omni_avsr.transcribe.windows import LONGEST
+from omni_avsr.transcribe.words import timed_words
 from omni_avsr.types import Clip, MediaInfo, Mouths, Segment, Transcript, TranscriptionInfo, Word
 
 QUIET = -30.0  # dB of noise against the voice, at and below which there is none
@@ -59,8 +60,7 @@ class Answer:
 
     task: str
     text: str = ""
-    words: tuple[Word, ...] = ()  # with times and probabilities, where the model has a clock
-    confidence: float = 0.0  # geometric mean probability of the tokens
+    words: tuple[Word, ...] = ()
     tokens: int = 0  # that the language model read
     seconds: float = 0.0  # from features to text
     problem: str = ""
@@ -135,17 +135,19 @@ def answers(
             worker.model.config.preprocess,
         )
         own = {modality: rates[modality] for modality in modalities}
-        utterance = Utterance(features, task, own, 0.0, word_timestamps=bool(worker.model.ctc))
-        (future,) = worker.submit([utterance], options)
+        (future,) = worker.submit([Utterance(features, task, own)], options)
         found = future.result()
-        yield Answer(
-            task,
-            found.text,
-            found.words or (),
-            float(np.exp(found.hypothesis.avg_logprob)),
-            sum(found.tokens.values()),
-            time.perf_counter() - began,
+        seconds = time.perf_counter() - began
+        timed = timed_words(
+            found.words,
+            0.0,
+            audio if "audio" in modalities else None,
+            crops if "video" in modalities else None,
+            recording.mouths.found if recording.mouths is not None and "video" in modalities else None,
         )
+        words = tuple(Word(w.start, w.end, f" {w.said.text}", w.said.probability) for w in timed)
+        text = " ".join(word.said.text for word in timed)
+        yield Answer(task, text, words, sum(found.tokens.values()), seconds)
 
 
 def transcript(recording: Recording, answer: Answer, rates: Mapping[str, int]) -> Transcript:

@@ -14,6 +14,7 @@ from omni_avsr.transcribe.transcriber import Request
 Format = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
 Granularity = Literal["word", "segment"]
 
+GROUP = 4  # windows of one request that wait together; the worker's batches join those of all requests
 _ACCEPTED = "Accepted for compatibility; "
 
 
@@ -41,7 +42,7 @@ class Form(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=1, description=_ACCEPTED + "decoding never samples.")] = 0.0
     chunking_strategy: Annotated[str, Field(description=_ACCEPTED + "files are always cut by voice.")] = "auto"
 
-    def request(self, beam_size: int, batch_size: int) -> Request:
+    def request(self, beam_size: int) -> Request:
         """What the transcriber is asked for.
 
         Raises:
@@ -60,7 +61,7 @@ class Form(BaseModel):
             video_rate=self.video_rate,
             beam_size=beam_size,
             face=self.face,
-            batch_size=batch_size,
+            batch_size=1 if self.stream else GROUP,
             word_timestamps="word" in self.timestamp_granularities,
             hotwords=",".join(self.keywords),
         )

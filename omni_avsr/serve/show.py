@@ -105,15 +105,13 @@ def card(answer: Answer | str, seconds: float) -> str:
 
 
 def words(answer: Answer) -> str:
-    """The text, each word on the colour of its probability; without a clock, on that of the sentence."""
-    if not answer.text:
-        return "<i>nothing</i>"
-    pairs = [(w.word.strip(), w.probability) for w in answer.words] or [
-        (word, answer.confidence) for word in answer.text.split()
-    ]
-    return " ".join(
-        f'<span class="word" style="background:{colour(p)}" title="{p:.0%}">{escape(word)}</span>' for word, p in pairs
+    """The text, each word on the colour of its probability."""
+    marked = (
+        f'<span class="word" style="background:{colour(w.probability)}" title="{w.probability:.0%}">'
+        f"{escape(w.word.strip())}</span>"
+        for w in answer.words
     )
+    return " ".join(marked) or "<i>nothing</i>"
 
 
 def colour(probability: float) -> str:

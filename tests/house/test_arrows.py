@@ -16,7 +16,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("media", "model"),
     ("data", "checkpoints"),
     ("evaluate", "transcribe"),
-    ("train", "serve", "live", "scale", "bench"),
+    ("train", "serve", "live", "bench"),
+    ("scale",),
     ("cli",),
     ("__main__",),
 )

@@ -73,4 +73,4 @@ class Replica:
     """One server."""
 
 
-app = Replica.bind()
+app = Replica.bind()  # type: ignore[attr-defined]  # made a deployment by its decorator

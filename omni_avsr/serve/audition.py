@@ -134,7 +134,7 @@ def answers(
             crops if "video" in modalities else None,
             worker.model.config.preprocess,
         )
-        own = {modality: rates[modality] for modality in modalities}
+        own: dict[str, int] = {modality: rates[modality] for modality in modalities}
         (future,) = worker.submit([Utterance(features, task, own)], options)
         found = future.result()
         seconds = time.perf_counter() - began

@@ -134,7 +134,7 @@ class Page:
             return
         audio = None if recording.audio is None else in_noise(recording.audio, level, kind)
         sound = None if audio is None else (SAMPLE_RATE, _audible(audio))
-        chosen = {
+        chosen: dict[str, int] = {
             modality: _nearest(rate, self._config.rates(modality))
             for modality, rate in zip(self._config.modalities, rates, strict=True)
         }

@@ -91,3 +91,9 @@ Agreement = Annotated[
         help="Second opinions by ear, by lips and by both: honest word probabilities, flags for made-up text.",
     ),
 ]
+Engine = Annotated[
+    str, typer.Option("--engine", **choices("local", "ray"), help="On this machine, or on a Ray cluster.")
+]
+Address = Annotated[
+    str | None, typer.Option("--address", metavar="auto|HOST:PORT", help="Of the cluster; none = one made here.")
+]

@@ -17,6 +17,7 @@ import typer
 
 from omni_avsr.cli.logs import facts, gathered, unexpected, watched
 from omni_avsr.cli.options import (
+    Address,
     Agreement,
     AnyFace,
     AudioRate,
@@ -25,6 +26,7 @@ from omni_avsr.cli.options import (
     Budget,
     ComputeType,
     Device,
+    Engine,
     Fast,
     Hotwords,
     Model,
@@ -105,12 +107,8 @@ def transcribe(
         bool, typer.Option("--skip_existing/--no_skip_existing", help="Leave files alone whose outputs are all there.")
     ] = False,
     agreement: Agreement = None,
-    engine: Annotated[
-        str, typer.Option("--engine", **choices("local", "ray"), help="On this machine, or on a Ray cluster.")
-    ] = "local",
-    address: Annotated[
-        str | None, typer.Option("--address", metavar="auto|HOST:PORT", help="Of the cluster; none = one made here.")
-    ] = None,
+    engine: Engine = "local",
+    address: Address = None,
     offline: Offline = False,
 ) -> None:
     """Turn speech into text: subtitles, JSON and plain text, from any audio or video file."""

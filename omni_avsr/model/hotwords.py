@@ -41,8 +41,9 @@ class Hotwords:
         self._bonus = bonus
         self._opening, self._root = _Branch(), _Branch()  # at the beginning of a text, and after other words
         for word in words:
-            self._opening.grow(encode(word))
-            self._root.grow(encode(f" {word}"))
+            alone = encode(word)
+            self._opening.grow(alone)
+            self._root.grow(encode(f"{word} {word}")[len(alone) :])  # behind another one, whatever tells words apart
 
     def worth(self, tokens: Sequence[int]) -> tuple[float, dict[int, float]]:
         """What is added to the log-probability of any token after `tokens`, and of those for which it is another."""

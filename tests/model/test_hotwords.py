@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from omni_avsr.model.decode import DecodeOptions, decode
 from omni_avsr.model.hotwords import BONUS, Hotwords
+from omni_avsr.model.llm import Tokenizer
 from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.types import Batch
 
@@ -37,6 +38,17 @@ def test_a_word_that_is_said_is_worth_its_tokens_and_one_that_is_not_finished_no
     assert total(hotwords, "f tw now") == 0
     assert total(hotwords, "f twx") == 0
     assert total(hotwords, "") == 0
+
+
+def test_words_are_met_in_a_text_as_the_models_own_tokenizer_writes_it(tokenizer: Tokenizer) -> None:
+    tokens = tokenizer.encode("bin blue at f two now")
+    for word in ("bin", "at", "f two", "now"):
+        hotwords = Hotwords([word], tokenizer.encode)
+        met = 0.0
+        for at, token in enumerate([*tokens, tokenizer.eos_id]):
+            usual, others = hotwords.worth(tokens[:at])
+            met += others.get(token, usual)
+        assert met >= BONUS * len(word.split()), word
 
 
 def test_a_word_counts_only_where_a_word_begins() -> None:

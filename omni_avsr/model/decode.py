@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 
@@ -102,8 +103,11 @@ def prompts(
 def _opinions(model: OmniAVSR, perceived: Mapping[str, Encoded]) -> list[Opinion]:
     """What the CTC heads add to the LLM's log-probability of a whole answer, per row."""
     weight = model.config.ctc.rescore
-    factor, decode = weight / (1 - weight), model.tokenizer.decode
-    return [lambda tokens, judge=judge: factor * judge(decode(tokens)) for judge in model.ctc.judges(perceived)]
+
+    def opinion(judge: Callable[[str], float], tokens: Sequence[int]) -> float:
+        return weight / (1 - weight) * judge(model.tokenizer.decode(tokens))
+
+    return [partial(opinion, judge) for judge in model.ctc.judges(perceived)]
 
 
 def _check_streams(batch: Batch, tasks: Sequence[str]) -> None:

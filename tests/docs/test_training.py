@@ -61,25 +61,28 @@ def test_from_twenty_raw_videos_to_a_trained_model_and_an_evaluation(tmp_path: P
     (tmp_path / "made" / "media").rename(tmp_path / "videos")
     for line in (tmp_path / "made" / "manifest.jsonl").read_text("utf-8").splitlines():
         row = json.loads(line)
-        cues = (("00:00:00,000", "00:00:01,200", row["text"][:12]), ("00:00:01,200", "00:00:09,000", row["text"][12:]))
-        subtitles = "".join(f"{n}\n{start} --> {end}\n{text}\n\n" for n, (start, end, text) in enumerate(cues, 1))
+        words = row["text"].split()
+        cues = (("00:00:00,000", "00:00:01,200", words[:3]), ("00:00:01,200", "00:00:09,000", words[3:]))
+        subtitles = "".join(
+            f"{n}\n{start} --> {end}\n{' '.join(said)}\n\n" for n, (start, end, said) in enumerate(cues, 1)
+        )
         (tmp_path / "videos" / f"{row['id']}.srt").write_text(subtitles)
-    said = {}
+    printed = {}
     for command in commands():
         line = [sys.executable, "-m", *shlex.split(command.replace("omni-avsr", "omni_avsr", 1))]
         done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False,
                               env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
-        said[command] = done.stdout
+        printed[command] = done.stdout
     rows = read_manifest(tmp_path / "data" / "mine" / "manifest.jsonl")
     assert len(rows) == 20
     speakers = {split: {r.speaker for r in rows if r.split == split} for split in ("train", "dev")}
     assert speakers["dev"]
     assert not speakers["dev"] & speakers["train"]
     assert len(list((tmp_path / "data" / "shards").glob("*.tar"))) == 2
-    (plan,) = [out for command, out in said.items() if "--plan" in command]
+    (plan,) = [out for command, out in printed.items() if "--plan" in command]
     assert "433 h of such data" in plan
     results = json.loads((tmp_path / "runs" / "mine" / "evaluation" / "results.json").read_text())
-    (row,) = results["rows"]
-    assert (row["task"], row["utterances"]) == ("avsr", sum(r.split == "dev" for r in rows))
+    assert [(r["audio_rate"], r["video_rate"]) for r in results["rows"]] == [(4, 2), (4, 5), (16, 2), (16, 5)]
+    assert {(r["task"], r["utterances"]) for r in results["rows"]} == {("avsr", sum(r.split == "dev" for r in rows))}
     assert (tmp_path / "runs" / "adapted" / "model" / "config.json").is_file()

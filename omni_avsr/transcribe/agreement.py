@@ -15,6 +15,7 @@ from omni_avsr.tasks import TASKS
 from omni_avsr.transcribe.words import Said
 
 LOOP, LOOP_WORDS = 3, 6  # repetitions and words that make a loop; people do say 'no no no'
+DOUBT = 0.4  # share of its probability that a word loses which no other reading has; measured, docs/calibration.md
 ALONE = 0.2  # mean agreement below which a text is held to be made up
 
 Witness = tuple[str, dict[str, int]]  # task, rates
@@ -32,11 +33,7 @@ def witnesses(config: ModelConfig, modalities: Sequence[str], task: str, rates: 
 
 
 def judged(words: Sequence[Said], others: Sequence[str]) -> tuple[Said, ...]:
-    """`words` with the share of the other texts that have each in its place, and with their probability so changed.
-
-    The probability becomes the mean of the model's own and of the votes, each 0 or 1: a linear opinion pool
-    (Stone, 1961).
-    """
+    """`words` with the share of the other texts that have each in its place, and doubted where they have not."""
     if not others:
         return tuple(words)
     votes = [0] * len(words)
@@ -46,9 +43,17 @@ def judged(words: Sequence[Said], others: Sequence[str]) -> tuple[Said, ...]:
             for i in range(block.a, block.a + block.size):
                 votes[i] += 1
     return tuple(
-        replace(word, probability=(word.probability + n) / (1 + len(others)), agreement=n / len(others))
+        replace(word, probability=doubted(word.alone, n / len(others)), agreement=n / len(others))
         for word, n in zip(words, votes, strict=True)
     )
+
+
+def doubted(probability: float, agreement: float) -> float:
+    """The probability of a word that this share of the other readings has too; disagreement only lowers it.
+
+    Votes do not raise it: readings of one sound by one model err together. A mean of votes and probability was worse.
+    """
+    return probability * (1 - DOUBT * (1 - agreement))
 
 
 def flags(words: Sequence[Said]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from omni_avsr.transcribe.words import Timed
 
-SAME = 0.3  # seconds by which two windows may time one word differently
+SAME = 0.5  # of the shorter one's length, by which two equal words overlap that are one
 
 
 def stitched(left: Sequence[Timed], right: Sequence[Timed], cut: float) -> tuple[tuple[Timed, ...], tuple[Timed, ...]]:
@@ -19,12 +19,17 @@ def stitched(left: Sequence[Timed], right: Sequence[Timed], cut: float) -> tuple
         (i, j)
         for i, one in enumerate(left)
         for j, other in enumerate(right)
-        if _plain(one) == _plain(other) and abs(one.middle - other.middle) < SAME
+        if _plain(one) == _plain(other) and _overlap(one, other) >= SAME
     ]
     if same:
         i, j = min(same, key=lambda pair: abs(left[pair[0]].middle + right[pair[1]].middle - 2 * cut))
         return tuple(left[: i + 1]), tuple(right[j + 1 :])
     return tuple(w for w in left if w.middle < cut), tuple(w for w in right if w.middle >= cut)
+
+
+def _overlap(one: Timed, other: Timed) -> float:
+    shorter = max(min(one.end - one.start, other.end - other.start), 1e-3)
+    return (min(one.end, other.end) - max(one.start, other.start)) / shorter
 
 
 def _plain(word: Timed) -> str:

@@ -17,8 +17,9 @@ class Said:
     """A word as the model wrote it."""
 
     text: str  # without spaces
-    probability: float  # that the model gave it, after all that stands before it
+    probability: float  # that it is right
     tokens: tuple[int, ...]
+    alone: float = 0.0  # probability that the model gave it, after all that stands before it
     agreement: float | None = None  # share of the witnesses that have it too; None where none were asked
 
 
@@ -57,13 +58,10 @@ def said_words(
         if 0 <= word < len(texts):
             own[word].append(position)
     usual = math.exp(sum(logprobs) / max(len(logprobs), 1))
+    sure = [math.exp(sum(logprobs[i] for i in positions)) if positions else usual for positions in own]
     return tuple(
-        Said(
-            text=word,
-            probability=math.exp(sum(logprobs[i] for i in positions)) if positions else usual,
-            tokens=tuple(tokens[i] for i in positions),
-        )
-        for word, positions in zip(texts, own, strict=True)
+        Said(word, own_sure, tuple(tokens[i] for i in positions), own_sure)
+        for word, positions, own_sure in zip(texts, own, sure, strict=True)
     )
 
 

@@ -53,16 +53,17 @@ def bench(
     from omni_avsr.bench import stages
     from omni_avsr.bench.floor import measure_machine
     from omni_avsr.transcribe.budget import sample
-    from omni_avsr.transcribe.transcriber import Request
+    from omni_avsr.transcribe.transcriber import Request, Transcriber
 
     with stages.threads(threads):
         if clock not in stages.CLOCKS:
             raise ConfigError(f"--clock {clock}: {nearest(clock, stages.CLOCKS)}")
-        runner = stages.Bench(model, device=device, offline=offline, compute_type=compute_type, fast=fast)
-        runner.clock = clock
+        how = {"device": device, "offline": offline, "compute_type": compute_type, "fast": fast}
         if calibrate:
-            _calibrate(runner, beam_size, as_json)
+            _calibrate(Transcriber(model, **how), beam_size, as_json)
             return
+        runner = stages.Bench(model, **how)
+        runner.clock = clock
         request = Request(task, audio_rate, video_rate, beam_size, batch_size=batch_size)
         report = runner.run(files or [sample()], request)
         machine = measure_machine(compute_type, runner.device, stages.CLOCKS[clock])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from typer.testing import Result
 
 from omni_avsr.cli.live import picture
 from omni_avsr.live.captions import Update
-from omni_avsr.live.session import State
+from omni_avsr.live.session import Session, State
 from tests.clips import silence, voice, wav
 
 Run = Callable[..., Result]
@@ -29,6 +30,27 @@ def test_lines_as_they_are_finished_and_files_at_the_end(run: Run, model_folder:
     assert lines[1] > lines[0]
     assert (tmp_path / "out" / "talk.srt").read_text().count("bin blue at f two now") == 2
     assert "written: out/talk.srt" in result.stderr
+
+
+def test_ctrl_c_ends_the_capture_and_finishes_what_was_begun(
+    run: Run, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wav(tmp_path / "talk.wav", np.concatenate([voice(), silence(600)]))
+    states = Session.states
+
+    def interrupted(self: Session) -> Iterator[State]:
+        for number, state in enumerate(states(self)):
+            if number == 2:
+                signal.raise_signal(signal.SIGINT)
+            yield state
+
+    monkeypatch.setattr(Session, "states", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    result = run("live", "--source", "talk.wav", "--speed", 4, "--model", model_folder, "-o", "out", "-f", "txt")
+    assert result.exit_code == 0, result.stderr
+    assert "bin blue at f two now" in result.stdout
+    assert (tmp_path / "out" / "talk.txt").read_text() == "bin blue at f two now\n"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_nothing_is_stored_unless_asked_for(run: Run, model_folder: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 
@@ -54,21 +55,18 @@ def test_an_error_comes_after_what_came_before_it(way: str) -> None:
 
 
 def test_a_closed_relay_lets_its_source_go() -> None:
-    ended = threading.Event()
+    read, held = [], threading.Event()
 
     def items() -> Iterator[int]:
-        try:
-            while True:
-                yield 0
-        finally:
-            ended.set()
+        for number in count():
+            read.append(number)
+            if number == 3:
+                held.set()
+            yield number
 
-    source = items()
-    relay = Relay(source, lambda _: 1, 3)
-    relay.drain(1.0)
+    relay = Relay(items(), lambda _: 1, 3)
+    assert held.wait(10)
     relay.close()
-    source_over = lambda: relay._over  # noqa: E731
-    deadline = time.monotonic() + 10
-    while not source_over() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert source_over()
+    assert list(relay) == [0, 1, 2]
+    assert relay.over
+    assert len(read) == 4

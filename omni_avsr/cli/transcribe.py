@@ -292,11 +292,11 @@ def _bar() -> Iterator[Callable[[str, float], None]]:
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
-        task = bar.add_task("", total=1.0)
+        task = bar.add_task("", total=1.0, visible=False)
 
         def show(title: str, share: float) -> None:
             if share == 0.0:
-                bar.reset(task, description=title)
+                bar.reset(task, description=title, visible=True)
             bar.update(task, completed=share)
 
         yield show

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -105,3 +106,20 @@ def test_shipped_weights_are_small() -> None:
 def _code(text: str) -> list[str]:
     """Code blocks and code spans of a Markdown page."""
     return re.findall(r"```[a-z]*\n(.*?)```", text, re.S) + re.findall(r"`([^`\n]+)`", text)
+
+
+def test_error_rates_of_the_readme_are_the_stored_ones() -> None:
+    stored = json.loads((REPOSITORY / "benchmarks/results/default_grid_dev.json").read_text("utf-8"))
+    wer = {(r["task"], r["audio_rate"], r["video_rate"], r["snr_db"]): 100 * r["wer"] for r in stored["rows"]}
+    table = re.findall(r"^\| (\d+), (\d+) \|(.+)\|$", (REPOSITORY / "README.md").read_text("utf-8"), re.M)
+    assert len(table) == 2
+    for audio, video, cells in table:
+        a, v = int(audio), int(video)
+        keys = (
+            ("asr", a, None, None),
+            ("vsr", None, v, None),
+            ("avsr", a, v, None),
+            ("asr", a, None, 0),
+            ("avsr", a, v, 0),
+        )
+        assert [float(cell) for cell in cells.split("|")] == [round(wer[key], 1) for key in keys]

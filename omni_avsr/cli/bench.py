@@ -58,11 +58,10 @@ def bench(
     with stages.threads(threads):
         if clock not in stages.CLOCKS:
             raise ConfigError(f"--clock {clock}: {nearest(clock, stages.CLOCKS)}")
-        how = {"device": device, "offline": offline, "compute_type": compute_type, "fast": fast}
         if calibrate:
-            _calibrate(Transcriber(model, **how), beam_size, as_json)
+            _calibrate(Transcriber(model, device, offline, compute_type, fast), beam_size, as_json)
             return
-        runner = stages.Bench(model, **how)
+        runner = stages.Bench(model, device, offline, compute_type, fast)
         runner.clock = clock
         request = Request(task, audio_rate, video_rate, beam_size, batch_size=batch_size)
         report = runner.run(files or [sample()], request)

@@ -10,16 +10,20 @@ GRID   ?= ../shared/data/grid
 CLEAN_START = --set data.train='["runs/data/grid/manifest.jsonl"]' --set data.augment.ramp_epochs=100 \
               --set train.epochs=16 --set train.ctc_epochs=16
 
-.PHONY: demo test test-slow fuzz check parity default clean
+.PHONY: demo test test-slow test-scale fuzz check parity default clean
 
 demo: $(VENV)/.demo        ## transcribe the bundled clip by ear, by lips and by both
 	$(BIN)/python scripts/demo.py $(OUT)
 
 test: $(VENV)/.dev check   ## lint, types, and the suite
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not scale"
 
 test-slow: $(VENV)/.dev    ## the longer proofs
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 -m "slow and not scale"
+
+test-scale: $(VENV)/.dev   ## a local Ray cluster whose workers are killed (installs 725 MB)
+	$(BIN)/python -m pip install --quiet -e '.[dev,scale]'
+	$(BIN)/python -m pytest -m scale
 
 fuzz: $(VENV)/.dev         ## damaged containers (CASES=n), each of which must give text or a sentence; goes on where it was stopped
 	$(BIN)/python -m tests.fuzz out/fuzz $(CASES)

@@ -1,4 +1,4 @@
-"""A Ray cluster of this machine's own, with a tiny model; skipped where Ray is not installed."""
+"""A Ray cluster of this machine's own, with a tiny model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from omni_avsr.checkpoints import save_model
 from omni_avsr.model.omni import OmniAVSR
 from tests.clips import voice, wav
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'omni-avsr[scale]', or make test-scale")
-
 
 @pytest.fixture(scope="session")
 def model_folder(tiny_model: Callable[..., OmniAVSR], tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -24,6 +22,8 @@ def model_folder(tiny_model: Callable[..., OmniAVSR], tmp_path_factory: pytest.T
 @pytest.fixture(scope="session")
 def cluster(model_folder: Path) -> Iterator[None]:
     """Four processors on paper; the environment reaches every worker."""
+    import ray
+
     told = {"OMNI_AVSR_MODEL": str(model_folder), "OMNI_AVSR_NAMES": "tiny", "OMNI_AVSR_OFFLINE": "1"}
     told |= {"OMNI_AVSR_REPLICAS": "2 2", "OMNI_AVSR_BEAM_SIZE": "1", "OMNI_AVSR_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
     before = dict(os.environ)

@@ -15,7 +15,7 @@ from omni_avsr.tasks import TASKS
 from omni_avsr.transcribe.words import Said
 
 LOOP, LOOP_WORDS = 3, 6  # repetitions and words that make a loop; people do say 'no no no'
-DOUBT = 0.4  # share of its probability that a word loses which no other reading has; measured, docs/calibration.md
+DOUBT = 0.1  # share of its probability that a word loses which no other reading has; measured, docs/calibration.md
 ALONE = 0.2  # mean agreement below which a text is held to be made up
 
 Witness = tuple[str, dict[str, int]]  # task, rates

@@ -51,6 +51,7 @@ def test_a_machine_has_rates():
     assert machine.bandwidth > 0
 
 
+@pytest.mark.slow
 def test_the_stages_add_up(tiny_model, monkeypatch):
     def mouths(frames, **_):
         return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 from omni_avsr.checkpoints import native
@@ -14,6 +15,7 @@ from omni_avsr.train import loop
 from omni_avsr.train.corpus import Corpus
 
 
+@pytest.mark.slow
 def test_a_speaker_s_own_version(make_recipe: Callable[..., Recipe], manifest: Path, tmp_path: Path) -> None:
     parts = "train.parts=['projectors','llm_lora','llm']"
     first = make_recipe("omni_st", parts, "data.dev=[]", "train.max_steps=12")

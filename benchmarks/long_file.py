@@ -1,6 +1,6 @@
 """Does memory stay flat over two hours? Makes a long film from the bundled clip and transcribes it.
 
-    python benchmarks/long_file.py --hours 2 -o benchmarks/long_file.json
+    python benchmarks/long_file.py --hours 2 -o benchmarks/results/long_file.json
 
 The film has the clip's voice with pauses and, once a second, one of its pictures: every one of 25 frames a second is
 followed, cut out and held as in any film, while the face networks see each picture once.

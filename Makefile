@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# one thread a process: two processes with two threads each wait for one another on two cores
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 OUT    ?= out/demo
 CASES  ?= 2000
 GOLDENS ?= ../shared/reference/official
@@ -16,14 +18,14 @@ demo: $(VENV)/.demo        ## transcribe the bundled clip by ear, by lips and by
 	$(BIN)/python scripts/demo.py $(OUT)
 
 test: $(VENV)/.dev check   ## lint, types, and the suite
-	$(BIN)/python -m pytest -n 2 -m "not slow and not scale"
+	$(PYTEST) -n 2 -m "not slow and not scale"
 
 test-slow: $(VENV)/.dev    ## the longer proofs
-	$(BIN)/python -m pytest -n 2 -m "slow and not scale"
+	$(PYTEST) -n 2 -m "slow and not scale"
 
 test-scale: $(VENV)/.dev   ## a local Ray cluster whose workers are killed (installs 725 MB)
 	$(BIN)/python -m pip install --quiet -e '.[dev,scale]'
-	$(BIN)/python -m pytest -m scale
+	$(PYTEST) -m scale
 
 fuzz: $(VENV)/.dev         ## damaged containers (CASES=n), each of which must give text or a sentence; goes on where it was stopped
 	$(BIN)/python -m tests.fuzz out/fuzz $(CASES)
@@ -32,7 +34,7 @@ check: $(VENV)/.dev        ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 parity: $(VENV)/.dev       ## every golden tensor of the official code (GOLDENS=dir)
-	OMNI_AVSR_GOLDENS=$(GOLDENS) $(BIN)/python -m pytest tests/parity
+	OMNI_AVSR_GOLDENS=$(GOLDENS) $(PYTEST) tests/parity
 
 default: $(VENV)/.dev      ## train the shipped model from GRID=dir: two cores, two hours
 	mkdir -p runs/corpora/voices runs/corpora/heads

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def talkative(tiny_model):
     """Models whose LLM is random enough to say different things of different lengths."""
 

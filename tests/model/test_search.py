@@ -25,15 +25,9 @@ rows = st.tuples(
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model):
+def model(talkative):
     torch.manual_seed(3)
-    model = tiny_model()
-    with torch.no_grad():
-        for parameter in model.llm.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0, 0.2)
-        model.llm.get_output_embeddings().weight[model.tokenizer.eos_id] *= 2.5
-    return model
+    return talkative()
 
 
 def asked(model, make_features, mixed, options):

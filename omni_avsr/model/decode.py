@@ -13,11 +13,10 @@ from omni_avsr.model.draft import drafts
 from omni_avsr.model.omni import OmniAVSR, Rates
 from omni_avsr.model.search import DecodeOptions, Opinion, Prompt, Search
 from omni_avsr.tasks import TASKS
-from omni_avsr.types import FPS, Batch, Encoded, Hypothesis
+from omni_avsr.types import Batch, Encoded, Hypothesis
 
 __all__ = ["DecodeOptions", "Prompt", "Search", "decode", "prompts"]
 
-AUDIO_FPS = 50  # encoder frames per second of sound
 MIN_TOKENS, TOKENS_PER_SECOND = 32, 16  # of text, beyond the fastest speech in the smallest vocabulary
 
 _MISSING = {"audio": NoAudioError, "video": NoVideoError}
@@ -94,7 +93,7 @@ def prompts(
         opinions = _opinions(model, perceived) if asked else None
         tokens = model.project(perceived, dict(setting)).tokens
         for row, prefix in zip(rows, model.prefixes(name, tokens, rows), strict=True):
-            limit = options.max_new_tokens or _limit(batch, name, row)
+            limit = options.max_new_tokens or _limit(model, batch, name, row)
             guess, opinion = guesses[row] if guesses else None, opinions[row] if opinions else None
             out[row] = Prompt(prefix, name, limit, guess, opinion)
     return [out[row] for row in range(len(batch))]
@@ -118,7 +117,7 @@ def _check_streams(batch: Batch, tasks: Sequence[str]) -> None:
                 raise _MISSING[modality](f"clip '{name}' has no {modality}, which the task '{task}' needs")
 
 
-def _limit(batch: Batch, task: str, row: int) -> int:
-    clocks = {"audio": AUDIO_FPS, "video": FPS}
-    seconds = max(float(batch.lengths(m)[row]) / clocks[m] for m in TASKS[task].modalities)
+def _limit(model: OmniAVSR, batch: Batch, task: str, row: int) -> int:
+    clocks = {m: model.encoder(m).frames_per_second for m in TASKS[task].modalities}
+    seconds = max(float(batch.lengths(m)[row]) / clock for m, clock in clocks.items())
     return MIN_TOKENS + math.ceil(TOKENS_PER_SECOND * seconds)

@@ -268,8 +268,12 @@ class AugmentConfig(Knobs):
     """Share of samples that get noise."""
     snr_db: tuple[float, float] = (-5.0, 20.0)
     """The signal-to-noise ratio is drawn uniformly between these."""
+    crossover: Probability = 0.0
+    """Share of samples that are joined, at the edges of words, from utterances of one speaker with as many words."""
     speed: tuple[float, float] = (1.0, 1.0)
     """Speed factor drawn uniformly; audio and video change together."""
+    warp: float = Field(default=0.0, ge=0, le=0.5)
+    """Mouths are turned (radians), scaled and stretched by up to so much; one draw per clip."""
     video_corruption: Probability = 0.0
     """Share of samples whose video is blurred, occluded, frozen, darkened or blanked for a stretch."""
     audio_corruption: Probability = 0.0

@@ -1,6 +1,6 @@
-"""What is done to an utterance in training, in this order: speed, corruption, time masks, noise, crop, mirror.
+"""What is done to an utterance in training, in this order: speed, warp, corruption, time masks, noise, crop, mirror.
 
-All chance comes from the generator that is passed in: the same generator state gives the same sample. What is
+What joins several utterances comes before (`crossover.py`). All chance comes from the generator that is passed in: the same generator state gives the same sample. What is
 passed in is never changed.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import soxr
 
@@ -17,7 +18,7 @@ from omni_avsr.data.corrupt import AUDIO_CORRUPTIONS, VIDEO_CORRUPTIONS, Corrupt
 from omni_avsr.data.noise import NOISES, Noise, Utterances, load_noises, mix_noise
 from omni_avsr.types import FPS, MOUTH_SIZE, SAMPLE_RATE, Sample
 
-__all__ = ["NOISES", "augment", "change_speed", "load_noises", "mix_noise", "time_masks"]
+__all__ = ["NOISES", "augment", "change_speed", "load_noises", "mix_noise", "time_masks", "warp"]
 
 Rng = np.random.Generator
 
@@ -70,6 +71,17 @@ def change_speed(
     return audio, mouths
 
 
+def warp(mouths: np.ndarray, most: float, rng: Rng) -> np.ndarray:
+    """(T, 96, 96) uint8 -> the same, turned by up to `most` radians and each axis scaled by 1 -+ `most`, one draw."""
+    angle, wide, high = rng.uniform(-most, most, 3)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = turn * (1 + wide, 1 + high)
+    centre = np.full(2, (MOUTH_SIZE - 1) / 2)
+    matrix = np.column_stack([matrix, centre - matrix @ centre])  # the middle stays where it is
+    size = (MOUTH_SIZE, MOUTH_SIZE)
+    return np.stack([cv2.warpAffine(frame, matrix, size, borderMode=cv2.BORDER_REPLICATE) for frame in mouths])
+
+
 def time_masks(length: int, per_second: int, rate: float, longest: float, rng: Rng) -> list[slice]:
     """Stretches to blank out: `rate` a second, each of uniform length up to `longest` seconds, anywhere.
 
@@ -89,6 +101,8 @@ def time_masks(length: int, per_second: int, rate: float, longest: float, rng: R
 
 
 def _video(mouths: np.ndarray, config: AugmentConfig, rng: Rng) -> np.ndarray:
+    if config.warp:
+        mouths = warp(mouths, config.warp, rng)
     if rng.random() < config.video_corruption:
         mouths = _one_of(VIDEO_CORRUPTIONS, rng)(mouths, rng)
     masks = time_masks(len(mouths), FPS, config.video_time_masks, config.mask_seconds, rng)

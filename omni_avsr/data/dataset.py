@@ -15,6 +15,7 @@ from omni_avsr.config import AugmentConfig, ModelConfig
 from omni_avsr.data.augment import augment as augmented
 from omni_avsr.data.augment import load_noises
 from omni_avsr.data.corpora import VIDEO
+from omni_avsr.data.crossover import Crossover, Edges
 from omni_avsr.data.intake import sound_of
 from omni_avsr.data.manifest import Row, read_manifest
 from omni_avsr.data.mouth_store import read_store, to_float, to_int16
@@ -101,6 +102,7 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
         augment: AugmentConfig | None = None,
         seed: int = 0,
         cache_bytes: int = 1 << 30,
+        edges: Edges | None = None,
     ) -> None:
         """Read the manifests.
 
@@ -110,6 +112,7 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
             augment: None = none, as for evaluation.
             seed: of the augmentation.
             cache_bytes: decoded signals kept in memory, over all loader workers; 0 = none.
+            edges: finds where words part, for `augment.crossover`; None = nothing is crossed.
 
         Raises:
             DataError: a manifest is wrong, or has no usable rows of `split`.
@@ -128,6 +131,7 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
         self._voices = Voices(self.rows, seed)
         self._cache: dict[int, tuple[np.ndarray | None, np.ndarray | None]] = {}
         self._cache_left = cache_bytes
+        self._crossover = edges and Crossover([row.speaker for row in self.rows], self.texts, self._sample, edges)
         self._states: States | None = None
         self._variants = 0
         # Shared memory: loader workers that outlive an epoch see the number change.
@@ -143,12 +147,15 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
         Raises:
             DataError: the row's files cannot be used; names it.
         """
-        row = self.rows[index]
+        row, text = self.rows[index], self.texts[index]
         try:
             sample, crop_at, flip = self._sample(index), None, False
             if self._augment is not None:
                 epoch = int(self._epoch)
                 rng = np.random.default_rng((self._seed, epoch, index))
+                if self._crossover and rng.random() < self._augment.crossover:
+                    sample = self._crossover(index, rng)
+                    text = sample.text
                 sample, crop_at, flip = augmented(
                     sample,
                     self._augment.at(epoch),
@@ -164,7 +171,7 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
                 features = self._beside(states, sample, crop_at, flip)
         except InputError as error:
             raise DataError(f"row '{row.id}' cannot be used: {error}") from error
-        return features, self.texts[index]
+        return features, text
 
     def set_epoch(self, epoch: int) -> None:
         """From now on the augmentation of `epoch`, also in loader workers that are already running."""

@@ -16,6 +16,7 @@ from omni_avsr.data.manifest import by_split, check_splits, manifest_bytes, read
 from omni_avsr.data.sampler import FrameBudgetSampler
 from omni_avsr.errors import ConfigError
 from omni_avsr.model.batch import collate
+from omni_avsr.transcribe.words import word_edges
 from omni_avsr.types import Batch, Features
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ class Corpus:
         data, seed = recipe.data, recipe.train.seed
         self._recipe = recipe
         _check_splits(recipe)
-        self.train = SpeechDataset(data.train, "train", recipe.model, data.augment, seed)
+        edges = word_edges if data.augment.crossover else None
+        self.train = SpeechDataset(data.train, "train", recipe.model, data.augment, seed, edges=edges)
         self._sampler = FrameBudgetSampler(self.train.frames, data.frames_per_batch, seed, rank, world_size)
         self._loader = _loader(self.train, self._sampler, data.workers)
         self.dev = SpeechDataset(data.dev, "dev", recipe.model, None, seed) if data.dev else None

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from omni_avsr.transcribe.aligner import RATE, align, aligner
+from omni_avsr.types import FPS, SAMPLE_RATE, Sample
 
 
 @dataclass(frozen=True)
@@ -95,3 +96,21 @@ def timed_words(
         Timed(word, round(start + begin, 3), round(start + end, 3))
         for word, (begin, end) in zip(words, edges, strict=True)
     )
+
+
+def word_edges(sample: Sample) -> np.ndarray:
+    """(W + 1,) int: the frames (25/s) at which the W words of `sample.text` part, from 0 to the length of the sample.
+
+    An edge lies halfway between the end of a word and the beginning of the next. -1 where it cannot be told: beside
+    a word of one letter, whose name is longer than its spelling and whose end is not found reliably.
+    """
+    words = sample.text.split()
+    edges = np.full(len(words) + 1, -1)
+    ends = [len(sample.audio) * FPS // SAMPLE_RATE] if sample.audio is not None else []
+    ends += [len(sample.mouths)] if sample.mouths is not None else []
+    edges[0], edges[-1] = 0, min(ends)
+    spans = align(aligner().scores(sample.audio, sample.mouths), words) or []
+    for i, (a, b) in enumerate(pairwise(spans), start=1):
+        if len(words[i - 1]) > 1 and len(words[i]) > 1:
+            edges[i] = round((a.end + b.start) / 2 * FPS / RATE)
+    return edges

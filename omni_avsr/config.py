@@ -165,9 +165,9 @@ class CtcConfig(Knobs):
     """What the video head spells; empty = as `units`. Lips show words of a small vocabulary sooner than letters."""
     weight: NonNegative = 0.3
     """Factor of the CTC loss, per modality."""
-    rescore: float = Field(default=0.0, ge=0, lt=1)
-    """Weight of the heads' opinion where the finished beams of a search compete: (1 - w) LLM + w CTC, log-probabilities
-    of the whole text (hybrid CTC/attention, Watanabe et al., 2017). 0 = the LLM decides alone."""
+    decode_weight: float = Field(default=0.0, ge=0)
+    """What a head's log-probability of a text counts in beam search, beside the LLM's (hybrid CTC/attention, Watanabe
+    et al., 2017). 0 = the LLM decides alone."""
 
     def units_of(self, modality: str) -> str:
         """What the head of `modality` spells."""

@@ -1,7 +1,7 @@
 """What is done to an utterance in training, in this order: speed, warp, corruption, time masks, noise, crop, mirror.
 
-What joins several utterances comes before (`crossover.py`). All chance comes from the generator that is passed in: the same generator state gives the same sample. What is
-passed in is never changed.
+What joins several utterances comes before (`crossover.py`). All chance comes from the generator that is passed in:
+the same generator state gives the same sample. What is passed in is never changed.
 """
 
 from __future__ import annotations

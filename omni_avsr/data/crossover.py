@@ -71,7 +71,8 @@ class Crossover:
 
     def _piece(self, row: int, first: int, last: int) -> Sample | None:
         """The words from `first` up to `last` of `row`; None where their edges are not known."""
-        sample, start, end = self._whole(row), *self._parts(row)[[first, last]].tolist()
+        sample, parts = self._whole(row), self._parts(row)
+        start, end = int(parts[first]), int(parts[last])
         if not 0 <= start < end:
             return None
         return replace(

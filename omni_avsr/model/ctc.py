@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 
 import torch
@@ -29,19 +28,25 @@ class Units:
     count: int  # without the blank
     encode: Callable[[str], list[int]]  # text -> units, 0 .. count - 1
     decode: Callable[[Sequence[int]], str]
+    spell: Callable[[Sequence[int]], list[int]]  # tokens of the LLM, perhaps of half a text -> units
 
 
 def _characters(tokenizer: Tokenizer, alphabet: str) -> Units:
     index = {character: i for i, character in enumerate(alphabet)}
+
+    def encode(text: str) -> list[int]:
+        return [index[c] for c in text if c in index]
+
     return Units(
         len(alphabet),
-        lambda text: [index[c] for c in text if c in index],
+        encode,
         lambda units: "".join(alphabet[u] for u in units),
+        lambda tokens: encode(tokenizer.decode(tokens)),
     )
 
 
 def _tokens(tokenizer: Tokenizer, alphabet: str) -> Units:
-    return Units(len(tokenizer), tokenizer.encode, tokenizer.decode)
+    return Units(len(tokenizer), tokenizer.encode, tokenizer.decode, list)
 
 
 UNITS: dict[str, Callable[[Tokenizer, str], Units]] = {
@@ -86,23 +91,10 @@ class CtcHeads(nn.ModuleDict):
         rows = (row[:length].tolist() for row, length in zip(best, encoded.lengths.tolist(), strict=True))
         return [self.units[modality].decode([c - 1 for c, _ in groupby(row) if c != BLANK]) for row in rows]
 
-    def judges(self, encoded: Mapping[str, Encoded]) -> list[Callable[[str], float]]:
-        """For each row a function text -> log-probability, summed over all paths: the mean over the heads.
-
-        A text that does not fit into the frames gets minus infinity.
-
-        Args:
-            encoded: the streams to be asked, all with the same B rows.
-        """
-        log_probs = {m: self.log_probs(states, m) for m, states in encoded.items() if m in self}
-        lengths = {m: encoded[m].lengths.tolist() for m in log_probs}
-        rows = len(next(iter(encoded.values())).lengths)
-
-        def judge(row: int, text: str) -> float:
-            scores = [-_path_sum(log_probs[m][row, : lengths[m][row]], self.targets(text, m)).item() for m in log_probs]
-            return sum(scores) / max(1, len(scores))  # a stream without a head has no opinion
-
-        return [partial(judge, row) for row in range(rows)]
+    def spell(self, modality: str) -> Callable[[Sequence[int]], list[int]]:
+        """Tokens of the LLM, perhaps of half a text -> the classes of the head of `modality`, blanks left out."""
+        units = self.units[modality]
+        return lambda tokens: [unit + 1 for unit in units.spell(tokens)]
 
     def loss(self, encoded: Mapping[str, Encoded], texts: Sequence[str]) -> Tensor | None:
         """Weighted sum over modalities of the mean over rows of the CTC loss per target unit; None without heads.
@@ -127,10 +119,3 @@ class CtcHeads(nn.ModuleDict):
             blank=BLANK,
             zero_infinity=True,
         )
-
-
-def _path_sum(log_probs: Tensor, targets: Sequence[int]) -> Tensor:
-    """(N, C) -> minus the log-probability of `targets`, a scalar."""
-    length, count = torch.tensor([len(log_probs)]), torch.tensor([len(targets)])
-    wanted = torch.tensor([list(targets)], dtype=torch.long, device=log_probs.device)
-    return F.ctc_loss(log_probs[:, None], wanted, length, count, blank=BLANK, reduction="sum")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from omni_avsr.errors import InputError, NoAudioError, NoVideoError
 from omni_avsr.model.draft import drafts
 from omni_avsr.model.omni import OmniAVSR, Rates
-from omni_avsr.model.search import DecodeOptions, Opinion, Prompt, Search
+from omni_avsr.model.search import DecodeOptions, Prompt, Search
+from omni_avsr.model.spelling import spellings
 from omni_avsr.tasks import TASKS
 from omni_avsr.types import Batch, Encoded, Hypothesis
 
@@ -89,24 +89,14 @@ def prompts(
         perceived = {m: encoded[m] for m, _ in setting}
         drafting = options.draft and options.beam_size == 1 and model.ctc
         guesses = drafts(model.ctc, perceived, model.tokenizer) if drafting else None
-        asked = model.ctc and model.config.ctc.rescore and options.beam_size > 1
-        opinions = _opinions(model, perceived) if asked else None
+        weight = model.config.ctc.decode_weight
+        spelled = spellings(model.ctc, perceived, weight) if model.ctc and weight and options.beam_size > 1 else None
         tokens = model.project(perceived, dict(setting)).tokens
         for row, prefix in zip(rows, model.prefixes(name, tokens, rows), strict=True):
             limit = options.max_new_tokens or _limit(model, batch, name, row)
-            guess, opinion = guesses[row] if guesses else None, opinions[row] if opinions else None
-            out[row] = Prompt(prefix, name, limit, guess, opinion)
+            guess, spelling = guesses[row] if guesses else None, spelled[row] if spelled else None
+            out[row] = Prompt(prefix, name, limit, guess, spelling)
     return [out[row] for row in range(len(batch))]
-
-
-def _opinions(model: OmniAVSR, perceived: Mapping[str, Encoded]) -> list[Opinion]:
-    """What the CTC heads add to the LLM's log-probability of a whole answer, per row."""
-    weight = model.config.ctc.rescore
-
-    def opinion(judge: Callable[[str], float], tokens: Sequence[int]) -> float:
-        return weight / (1 - weight) * judge(model.tokenizer.decode(tokens))
-
-    return [partial(opinion, judge) for judge in model.ctc.judges(perceived)]
 
 
 def _check_streams(batch: Batch, tasks: Sequence[str]) -> None:

@@ -18,18 +18,20 @@ from itertools import islice
 
 import numpy as np
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
 from omni_avsr.errors import ConfigError
 from omni_avsr.model.hotwords import Hotwords
 from omni_avsr.model.memory import Memory, Reading
 from omni_avsr.model.omni import OmniAVSR
+from omni_avsr.model.spelling import Beginning, Spelling
 from omni_avsr.types import Hypothesis
+
+SHARPNESS = 0.3  # of beliefs in whole texts: log-probabilities of LLM and heads added up are too sure of themselves
 
 Draft = Callable[[Sequence[int]], list[int]]
 """The tokens of an answer so far -> how it goes on, end of text included; empty = no idea."""
-Opinion = Callable[[Sequence[int]], float]
-"""The tokens of a whole answer, end of text left out -> what is added to its sum of log-probabilities."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Prompt:
     task: str
     limit: int  # most tokens of the answer
     draft: Draft | None = None
-    opinion: Opinion | None = None  # decides between the finished beams together with the LLM
+    spelling: Spelling | None = None  # what CTC heads make of an answer; decides together with the LLM
 
 
 # ---- one row ---------------------------------------------------------------------------------
@@ -87,6 +89,8 @@ class _Node:
     cell: int = -1  # where the memory keeps it, counted from the end of the prompt; -1 = not read yet
     following: list[_Following] | None = None  # the best tokens after it; None = unknown
     read: dict[int, _Node] = field(default_factory=dict)  # continuations that the memory holds already
+    begun: Beginning = field(default_factory=Beginning)  # the text as the CTC heads read it
+    longer: dict[int, Beginning] = field(default_factory=dict)  # its continuations, as they read them
 
     def path(self) -> list[_Node]:
         """From the first token to this one."""
@@ -102,7 +106,7 @@ class _Row:
 
     def __init__(self, index: int, prompt: Prompt, eos: int, options: DecodeOptions) -> None:
         self.index, self.prompt, self.eos, self.options = index, prompt, eos, options
-        self.root = _Node()
+        self.root = _Node() if prompt.spelling is None else _Node(begun=prompt.spelling.nothing())
         self.open = [self.root]
         self.finished: list[tuple[float, _Node]] = []  # best first
         self.done = False
@@ -161,7 +165,22 @@ class _Row:
     def advance(self) -> None:
         """Goes on as far as the continuations of all open beams are known."""
         while not self.done and all(beam.following is not None for beam in self.open):
+            if self.prompt.spelling is not None:
+                self._spell(self.prompt.spelling)
             self._step()
+
+    def _spell(self, spelling: Spelling) -> None:
+        """The CTC heads say what each continuation of the open beams is worth to them."""
+        asked = [(beam, token) for beam in self.open for token, _, _ in beam.following or () if token != self.eos]
+        texts = [[*(node.token for node in beam.path()), token] for beam, token in asked]
+        for (beam, token), begun in zip(asked, spelling.longer([b.begun for b, _ in asked], texts), strict=True):
+            beam.longer[token] = begun
+        for beam in self.open:
+            ends, before = spelling.whole(beam.begun), beam.begun.score
+            beam.following = [
+                (token, logprob, worth + (ends if token == self.eos else beam.longer[token].score) - before)
+                for token, logprob, worth in beam.following or ()
+            ]
 
     def _step(self) -> None:
         beams, penalty = self.options.beam_size, self.options.length_penalty
@@ -175,7 +194,7 @@ class _Row:
             heapq.nlargest(2 * beams, candidates, key=lambda candidate: candidate[0])
         ):
             node = parent.read.get(token) or _Node(token, depth=parent.depth + 1, parent=parent)
-            node.logprob, node.total = logprob, total
+            node.logprob, node.total, node.begun = logprob, total, parent.longer.get(token, node.begun)
             if token == self.eos or node.depth >= self.prompt.limit:
                 if rank < beams:  # candidates beyond the K best only keep the beams open
                     self.finished.append((total / node.depth**penalty, node))
@@ -190,15 +209,6 @@ class _Row:
             return False
         reachable = best.total / best.depth**self.options.length_penalty
         return self.options.beam_size == 1 or reachable <= self.finished[-1][0]
-
-    @property
-    def best(self) -> list[_Node]:
-        """The tokens of the best hypothesis, end of text included."""
-        opinion = self.prompt.opinion
-        if opinion is None or len(self.finished) == 1:
-            return self.finished[0][1].path()
-        paths = [node.path() for _, node in self.finished]
-        return max(paths, key=lambda path: path[-1].total + opinion([n.token for n in path if n.token != self.eos]))
 
 
 # ---- all rows --------------------------------------------------------------------------------
@@ -308,8 +318,22 @@ class Search:
             row[list(others)] = row.new_tensor(list(others.values()))
         return worth
 
+    def _chosen(self, row: _Row) -> _Node:
+        """The best finished beam; where CTC heads were asked, that with the fewest wrong words to be expected.
+
+        Minimum Bayes risk (Goel and Byrne, 2000) over the finished beams: a word on which many of them agree is
+        believed more than the one text that is likeliest as a whole.
+        """
+        nodes = [node for _, node in row.finished]
+        if row.prompt.spelling is None:
+            return nodes[0]
+        words = [self.tokenizer.decode([n.token for n in node.path() if n.token != row.eos]).split() for node in nodes]
+        belief = (torch.tensor([node.total for node in nodes], dtype=torch.float64) * SHARPNESS).softmax(0)
+        errors = torch.tensor([[Levenshtein.distance(one, other) for other in words] for one in words])
+        return nodes[int((errors.double() @ belief).argmin())]
+
     def _hypothesis(self, row: _Row) -> Hypothesis:
-        nodes = row.best
+        nodes = self._chosen(row).path()
         said = nodes[:-1] if nodes[-1].token == self.tokenizer.eos_id else nodes
         tokens = tuple(node.token for node in said)
         return Hypothesis(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omni_avsr.config import AugmentConfig
-from omni_avsr.data.augment import NOISES, augment, change_speed, load_noises, time_masks
+from omni_avsr.data.augment import NOISES, augment, change_speed, load_noises, time_masks, warp
 from omni_avsr.types import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, Sample
 
 EVERYTHING = AugmentConfig(
@@ -151,3 +151,18 @@ def test_babble_reaches_for_the_voices() -> None:
     assert asked
     assert len(out.audio) == 40 * SAMPLES_PER_FRAME
     assert SAMPLE_RATE == FPS * SAMPLES_PER_FRAME
+
+
+def test_a_warp_moves_the_same_way_in_all_frames_and_keeps_the_middle() -> None:
+    picture = np.zeros((96, 96), np.uint8)
+    picture[40:57, 20:77] = 200
+    for seed in range(8):
+        out = warp(np.stack([picture] * 3), 0.1, np.random.default_rng(seed))
+        assert out.dtype == np.uint8
+        assert np.array_equal(out[0], out[2])
+        assert not np.array_equal(out[0], picture)
+        assert out[0, 48, 48] == 200
+        y, x = (index.mean() for index in np.nonzero(out[0] > 100))
+        assert (y, x) == pytest.approx((48, 48), abs=1.5)
+        share = (out[0] > 100).sum() / (picture > 100).sum()
+        assert 0.8 < share < 1.25

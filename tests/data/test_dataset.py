@@ -18,7 +18,7 @@ from omni_avsr.data.dataset import SpeechDataset, Voices, load_sample
 from omni_avsr.data.manifest import Row, write_manifest
 from omni_avsr.data.mouth_store import write_store
 from omni_avsr.errors import ConfigError, DataError
-from omni_avsr.types import SAMPLE_RATE, SAMPLES_PER_FRAME, Features, Mouths
+from omni_avsr.types import SAMPLE_RATE, SAMPLES_PER_FRAME, Features, Mouths, Sample
 
 Config = Callable[..., ModelConfig]
 AUGMENT = AugmentConfig(noise=("babble", "white"), flip=0.5, video_corruption=0.5, audio_corruption=0.5)
@@ -172,3 +172,21 @@ def test_what_cannot_be_used_is_named(manifest: Path, tiny_config: Config, tmp_p
     (tmp_path / "voice.wav").write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"row 'voice' cannot be used: .*voice\.wav"):
         data[3]
+
+
+def test_crossed_rows_bring_their_own_text(manifest: Path, tiny_config: Config) -> None:
+    def edges(sample: Sample) -> np.ndarray:
+        return np.linspace(0, len(sample.mouths), len(sample.text.split()) + 1).astype(int)
+
+    crossed = AugmentConfig(crossover=1.0, noise_probability=0)
+    data = SpeechDataset(manifest, "train", tiny_config(), crossed, edges=edges)
+    texts, lengths = set(), set()
+    for epoch in range(20):
+        data.set_epoch(epoch)
+        features, text = data[0]
+        assert equal((features, text), data[0])
+        texts.add(text)
+        lengths.add(features.video_frames)
+    assert texts == {"text 0", "text 1", "text 2"}
+    assert len(lengths) > 2
+    assert SpeechDataset(manifest, "train", tiny_config(), crossed)[0][1] == "text 0"  # nobody tells the edges

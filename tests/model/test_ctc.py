@@ -96,21 +96,12 @@ def test_the_lips_may_spell_other_units(tokenizer):
     assert list(silent) == ["audio"]
 
 
-def test_judges_sum_over_all_paths_of_the_row_and_mean_over_heads(tokenizer):
-    heads = CtcHeads(CtcConfig(units="char"), DIMS, tokenizer, ALPHABET)
-    streams = {"audio": encoded([30, 12], 6), "video": encoded([15, 6], 5)}
-    judges = heads.judges(streams)
-    for row, text in ((0, "place"), (1, "bin")):
-        alone = [Encoded(s.states[row : row + 1, : s.lengths[row]], s.lengths[row : row + 1]) for s in streams.values()]
-        losses = [heads.loss({m: e}, [text]).item() / heads.loss_weight for m, e in zip(streams, alone, strict=True)]
-        assert judges[row](text) == pytest.approx(-len(text) * sum(losses) / 2, rel=1e-5)
-    assert judges[1]("a text that six frames cannot spell") == -math.inf
-    assert (
-        CtcHeads(CtcConfig(units="char", video_units="none"), DIMS, tokenizer, ALPHABET).judges(
-            {"video": streams["video"]}
-        )[0]("bin")
-        == 0.0
-    )
+@every_unit
+def test_tokens_are_spelled_as_their_text_is(units, tokenizer):
+    heads = make_heads(units, tokenizer)
+    tokens = tokenizer.encode("bin blue at f")
+    assert heads.spell("audio")(tokens) == heads.targets("bin blue at f", "audio")
+    assert heads.spell("audio")(tokens)[:3] == heads.spell("audio")(tokens[:-1])[:3]
 
 
 def test_characters_without_an_alphabet_are_refused(tokenizer):

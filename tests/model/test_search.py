@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omni_avsr.model.batch import collate
-from omni_avsr.model.decode import DecodeOptions, Search, decode, prompts
+from omni_avsr.model.decode import DecodeOptions, Prompt, Search, decode, prompts
+from omni_avsr.model.search import _Node, _Row
+from omni_avsr.model.spelling import Beginning
 from omni_avsr.tasks import TASKS
 
 LIMIT = 8
@@ -110,28 +112,73 @@ def test_a_right_draft_needs_one_pass(model, make_features):
     assert search.positions == plain.positions
 
 
-def test_an_opinion_decides_between_the_finished_beams_and_leaves_the_scores(model, make_features):
+@dataclass(frozen=True)
+class Text(Beginning):
+    """A beginning that says what it is."""
+
+    tokens: tuple[int, ...] = ()
+
+
+class Against:
+    """Heads that cannot bear one text, and do not care about any other."""
+
+    def __init__(self, tokens):
+        self.tokens = tuple(tokens)
+
+    def nothing(self):
+        return Text()
+
+    def longer(self, before, tokens):
+        return [Text(score=self._score(text), tokens=tuple(text)) for text in tokens]
+
+    def whole(self, text):
+        return self._score(text.tokens)
+
+    def _score(self, tokens):
+        return -1e6 if tuple(tokens) == self.tokens else 0.0
+
+
+def test_what_the_heads_cannot_bear_is_not_said(model, make_features):
     mixed = [(20, "asr", 4, 2), (31, "avsr", 4, 5)]
     asking = asked(model, make_features, mixed, OPTIONS[3])
     plain, _ = run(model, asking, OPTIONS[3])
-    heard: list[tuple[int, ...]] = []
-    against = [replace(p, opinion=lambda t, own=h: -1e6 if tuple(t) == own.tokens else heard.append(tuple(t)) or 0.0)
-               for p, h in zip(asking, plain, strict=True)]  # fmt: skip
+    against = [replace(p, spelling=Against(h.tokens)) for p, h in zip(asking, plain, strict=True)]
     other, _ = run(model, against, OPTIONS[3])
-    assert all(h.tokens != p.tokens and h.tokens in heard for h, p in zip(other, plain, strict=True))
-    assert all(h.score < 0 for h in other)  # the LLM's own mean, without the opinion
-    greedy = [replace(p, opinion=lambda tokens: -1e6) for p in asked(model, make_features, mixed, OPTIONS[1])]
-    same(run(model, greedy, OPTIONS[1])[0], run(model, asked(model, make_features, mixed, OPTIONS[1]), OPTIONS[1])[0])
+    assert all(h.tokens != p.tokens for h, p in zip(other, plain, strict=True))
+    assert all(-50 < h.score < 0 for h in other)  # the LLM's own mean, without what the heads think
+
+
+def test_heads_that_do_not_care_change_nothing_but_the_choice(model, make_features):
+    asking = asked(model, make_features, [(20, "asr", 4, 2), (31, "avsr", 4, 5)], OPTIONS[3])
+    search = Search(model, OPTIONS[3])
+    search._chosen = lambda row: row.finished[0][1]
+    plain, _ = run(model, asking, OPTIONS[3])
+    found = dict(search.run([replace(p, spelling=Against((-1,))) for p in asking]))
+    same([found[0], found[1]], plain)
+
+
+def test_the_answer_has_the_fewest_wrong_words_to_be_expected(model):
+    row = _Row(0, Prompt(torch.zeros(1, 4), "asr", 9, spelling=Against(())), model.tokenizer.eos_id, OPTIONS[3])
+
+    def ended(text, total):
+        node = row.root
+        for token in model.tokenizer.encode(text):
+            node = _Node(token, parent=node, depth=node.depth + 1)
+        return total, _Node(row.eos, parent=node, total=total)
+
+    # the likeliest whole text has a first word that the two others do not have
+    row.finished = [ended("set red at", -1.0), ended("bin red at", -1.1), ended("bin red by", -1.2)]
+    words = [node.token for node in Search(model, OPTIONS[3])._chosen(row).path()[:-1]]
+    assert model.tokenizer.decode(words) == "bin red at"
 
 
 def test_a_model_may_ask_its_ctc_heads(tiny_model, make_features):
     torch.manual_seed(3)
     batch = collate([make_features(30, seed=1), make_features(24, seed=2)])
-    model = tiny_model(ctc={"units": "char", "rescore": 0.9})
+    model = tiny_model(ctc={"units": "char", "decode_weight": 0.9})
     options = DecodeOptions(3, max_new_tokens=LIMIT)
-    asking = prompts(model, batch, "avsr", {"audio": 4, "video": 2}, options)
-    judge = model.ctc.judges(model.encode(batch))
-    tokens = model.tokenizer.encode("bin blue")
-    for prompt, row in zip(asking, judge, strict=True):
-        assert prompt.opinion(tokens) == pytest.approx(9 * row("bin blue"), rel=1e-4)
-    assert all(p.opinion is None for p in prompts(model, batch, "avsr", {"audio": 4}, DecodeOptions(1)))
+    assert all(p.spelling for p in prompts(model, batch, "avsr", {"audio": 4, "video": 2}, options))
+    assert not any(p.spelling for p in prompts(model, batch, "avsr", {"audio": 4}, DecodeOptions(1)))
+    together = decode(model, batch, "avsr", {"audio": 4, "video": 2}, options)
+    for row, clip in enumerate((make_features(30, seed=1), make_features(24, seed=2))):
+        same(decode(model, collate([clip]), "avsr", {"audio": 4, "video": 2}, options), [together[row]])

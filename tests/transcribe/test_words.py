@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omni_avsr.transcribe.words import Said, said_words, timed_words
+from omni_avsr.transcribe.words import Said, said_words, timed_words, word_edges
+from omni_avsr.types import FPS, SAMPLE_RATE, Sample
 from tests.clips import silence, voice
 
 PIECES = [" bin", " blue", " at", " f", " tw", "o", " now", " ", "-", "a b"]
@@ -74,3 +75,18 @@ def test_too_little_time_for_the_letters_is_shared_among_them(seconds: float) ->
 
 def test_no_words_have_no_times() -> None:
     assert timed_words((), 0.0, voice()) == ()
+
+
+def test_edges_lie_between_words_and_not_beside_a_letter() -> None:
+    sample = Sample("", voice(), None, "bin blue at f two now")
+    edges = word_edges(sample)
+    times = timed_words(said(sample.text), 0.0, sample.audio)
+    assert (edges[0], edges[-1]) == (0, len(sample.audio) * FPS // SAMPLE_RATE)
+    assert (edges[3], edges[4]) == (-1, -1)
+    for number in (1, 2, 5):
+        gap = times[number - 1].end * FPS - 1, times[number].start * FPS + 1
+        assert gap[0] <= edges[number] <= gap[1]
+
+
+def test_too_short_a_sound_has_no_edges_inside() -> None:
+    assert word_edges(Sample("", silence(0.04), None, "bin blue at")).tolist() == [0, -1, -1, 1]

@@ -14,6 +14,7 @@ import numpy as np
 from omni_avsr.model.ctc import BLANK, CtcHeads
 from omni_avsr.types import Encoded
 
+SURE = 1e-3  # nats; less doubt than that is none
 LEAST = -1e9  # log-probability of what does not fit into the frames; a sum of such is still a number
 
 
@@ -48,13 +49,17 @@ class Spelling:
     Args:
         log_probs: one (N, units + 1) float array per head; class 0 is the blank.
         spell: one function per head: tokens of an answer -> its classes, no blanks.
-        weight: factor of each head's log-probability beside the LLM's.
+        weight: factor of the surest head's log-probability beside the LLM's. A head that doubts k times as much, by
+            the log-probability of its best path, counts a k-th of that: an ear in noise, or an eye that does not know
+            the face (inverse entropy weighting, Misra et al., 2003).
     """
 
     def __init__(
         self, log_probs: Sequence[np.ndarray], spell: Sequence[Callable[[Sequence[int]], list[int]]], weight: float
     ) -> None:
-        self._log_probs, self._spell, self._weight = list(log_probs), list(spell), weight
+        self._log_probs, self._spell = list(log_probs), list(spell)
+        doubts = [max(SURE, -float(frames.max(1).sum())) for frames in log_probs]
+        self._weights = [weight * min(doubts) / doubt for doubt in doubts]
 
     def nothing(self) -> Beginning:
         """Before the first token."""
@@ -72,12 +77,15 @@ class Spelling:
             for head, (frames, spell) in enumerate(zip(self._log_probs, self._spell, strict=True))
         ]
         reads = zip(*heads, strict=True)
-        return [Beginning(own, self._weight * sum(read.score for read in own)) for own in reads]
+        return [Beginning(own, self._sum([read.score for read in own])) for own in reads]
 
     def whole(self, text: Beginning) -> float:
         """The score of `text` if nothing follows."""
         exact = (np.logaddexp(read.label[-1], read.blank[-1]) for read in text.reads)
-        return self._weight * sum(max(LEAST, float(score)) for score in exact)
+        return self._sum([max(LEAST, float(score)) for score in exact])
+
+    def _sum(self, scores: Sequence[float]) -> float:
+        return sum(weight * score for weight, score in zip(self._weights, scores, strict=True))
 
 
 def spellings(heads: CtcHeads, encoded: Mapping[str, Encoded], weight: float) -> list[Spelling] | None:

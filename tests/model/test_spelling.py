@@ -51,13 +51,24 @@ def test_scores_are_sums_over_all_paths(seed, text):
     assert spelling.whole(begun) == (pytest.approx(math.log(exact), abs=1e-9) if exact else LEAST)
 
 
-def test_heads_add_up_and_may_spell_in_units_of_their_own():
-    twice = Spelling(
-        [frames(1), frames(2, 7)], [list, lambda tokens: [t for token in tokens for t in (token, token)]], 0.5
-    )
+def test_heads_add_up_by_how_sure_they_are_and_may_spell_in_units_of_their_own():
+    one, other = frames(1), frames(2, 7)
+    doubts = [-x.max(1).sum() for x in (one, other)]
+    twice = Spelling([one, other], [list, lambda tokens: [t for token in tokens for t in (token, token)]], 0.5)
     begun = read(twice, [1, 2])
-    alone = read(Spelling([frames(1)], [list], 1.0), [1, 2]), read(Spelling([frames(2, 7)], [list], 1.0), [1, 1, 2, 2])
-    assert begun.score == pytest.approx(0.5 * (alone[0].score + alone[1].score))
+    alone = read(Spelling([one], [list], 1.0), [1, 2]), read(Spelling([other], [list], 1.0), [1, 1, 2, 2])
+    weights = [0.5 * min(doubts) / doubt for doubt in doubts]
+    assert max(weights) == 0.5 > min(weights)
+    assert begun.score == pytest.approx(sum(w * a.score for w, a in zip(weights, alone, strict=True)))
+
+
+def test_a_head_that_knows_nothing_hardly_counts():
+    sure = np.log(np.full((5, CLASSES), 1e-4))
+    sure[range(5), [1, 0, 2, 0, 0]] = np.log(1 - 2e-4)
+    blind = np.full((5, CLASSES), -np.log(CLASSES))
+    both, alone = Spelling([sure, blind], [list, list], 1.0), Spelling([sure], [list], 1.0)
+    assert read(both, [1, 2]).score == pytest.approx(read(alone, [1, 2]).score, abs=0.01)
+    assert read(both, [2]).score == pytest.approx(read(alone, [2]).score, rel=0.01)
 
 
 def test_many_at_once_are_as_one_by_one():

@@ -1,6 +1,10 @@
 """The published algorithm and ours on the same random weights of the published size, alternating, in one run.
 
-    python benchmarks/vs_reference.py [--rounds 1] [--tokens 32] [--beams 15] [--out results.json]
+    python benchmarks/vs_reference.py [--rounds 1] [--clips 4] [--tokens 32] [--beams 15] [--out results.json]
+
+A run that was ended goes on where it was: each clip of the reference and each batch of ours is written to `--out` as
+it is done, and what stands there for the same settings is not run again. With `--reference_rounds 1` the reference,
+which takes most of the time, runs once, and every round of ours is compared with it.
 
 The reference is written from the facts of the published code: one clip at a time, Whisper over 30 s, every prompt read
 once per beam, transformers' `generate`, float32. Sizes: whisper-medium.en, AV-HuBERT large, Llama-3.2-1B, Omni-ST.
@@ -15,7 +19,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import platform
 import resource
 import statistics
 import time
@@ -29,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from omni_avsr.config import ModelConfig
+from omni_avsr.evaluate.provenance import provenance
 from omni_avsr.model.batch import collate
 from omni_avsr.model.compute import COMPUTE, prepare, without_window
 from omni_avsr.model.decode import DecodeOptions, decode
@@ -200,11 +204,40 @@ def ours(model: OmniAVSR, clips: Sequence[Features], beams: int, tokens: int, st
 
 # ---- the run ---------------------------------------------------------------------------------
 
+SETTINGS = ("beams", "tokens", "threads")  # what makes two runs parts of one
+
+
+@dataclass
+class Ledger:
+    """What has been measured, in a file after every piece of work."""
+
+    path: Path
+    meta: dict[str, Any]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def recall(self) -> None:
+        """Takes the rows that the file holds for the same settings."""
+        known = json.loads(self.path.read_text()) if self.path.exists() else {"meta": {}}
+        if all(known["meta"].get(name) == self.meta[name] for name in SETTINGS):
+            self.rows = known["rows"]
+
+    def has(self, turn: int, side: str, clips: Sequence[str]) -> bool:
+        """Whether a piece of work is done."""
+        return any((r["round"], r["side"], r["clips"]) == (turn, side, list(clips)) for r in self.rows)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keeps a row."""
+        self.rows.append(row)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        self.meta["peak_gib"] = round(max(peak, self.meta.get("peak_gib", 0)), 2)
+        self.path.write_text(json.dumps({"meta": self.meta, "rows": self.rows}, indent=1) + "\n")
+
 
 def main() -> None:
     """Measures, prints a table and writes JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--reference_rounds", type=int, help="as many as the others, if not given")
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--beams", type=int, default=15)
     parser.add_argument("--clips", type=float, nargs="+", default=[4.0], help="seconds of each clip")
@@ -213,6 +246,26 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     plain = one_layer()
+    sides = _sides(plain, options)
+    grown(plain)
+    clips = {f"{seconds:g} s, seed {seed}": clip(seconds, seed) for seed, seconds in enumerate(options.clips)}
+    every = list(clips)
+    ledger = Ledger(options.out, _meta(options))
+    ledger.recall()
+    for turn in range(options.rounds):
+        by_clip = every if turn < (options.reference_rounds or options.rounds) else []
+        pieces = [("reference", plain, options.beams, [name]) for name in by_clip]
+        pieces += [(side, model, beams, every) for side, (model, beams) in sides.items()]
+        for side, model, beams, chosen in pieces:
+            if not ledger.has(turn, side, chosen):
+                found = _measured(side, model, [clips[name] for name in chosen], beams, options.tokens)
+                ledger.add({"round": turn, "side": side, "clips": chosen, **found})
+                print(f"{turn} {side:12} {'; '.join(chosen)}: {found['total']:.2f} s", flush=True)
+    print(table([row for row in ledger.rows if row["side"] == "reference" or row["clips"] == every]))
+
+
+def _sides(plain: OmniAVSR, options: argparse.Namespace) -> dict[str, tuple[OmniAVSR, int]]:
+    """Ours: a model and its beams for each of `--sides`."""
     sides: dict[str, tuple[OmniAVSR, int]] = {}
     models: dict[str, OmniAVSR] = {}
     for side in options.sides:
@@ -225,51 +278,45 @@ def main() -> None:
             model = without_window(model) if fast else model
             models[name + fast] = grown(prepare(model, COMPUTE[name]))
         sides[side] = models[name + fast], int(beams or options.beams)
-    grown(plain)
-    clips = [clip(seconds, seed) for seed, seconds in enumerate(options.clips)]
-    rows: list[dict[str, Any]] = []
-    for turn in range(options.rounds):
-        expected: list[list[int]] = []
-        for side, (model, beams) in {"reference": (plain, options.beams), **sides}.items():
-            stages = Stages()
-            begun = time.process_time()
-            run = reference if side == "reference" else ours
-            said = run(model, clips, beams, options.tokens, stages)
-            total = time.process_time() - begun
-            expected = expected or said
-            same = sum(a == b for a, b in zip(said, expected, strict=True))
-            rows.append({"round": turn, "side": side, "total": total, "same": same, **stages.seconds})
-            parts = ", ".join(f"{k} {v:.2f}" for k, v in stages.seconds.items())
-            print(f"{side:12} {total:8.2f} s  same words {same}/{len(clips)}  ({parts})", flush=True)
-            options.out.write_text(json.dumps({"meta": _meta(options), "rows": rows}, indent=1))
-    print(_table(rows))
+    return sides
+
+
+def _measured(side: str, model: OmniAVSR, clips: Sequence[Features], beams: int, tokens: int) -> dict[str, Any]:
+    stages, begun = Stages(), time.process_time()
+    said = (reference if side == "reference" else ours)(model, clips, beams, tokens, stages)
+    total = time.process_time() - begun
+    rounded = {stage: round(seconds, 3) for stage, seconds in stages.seconds.items()}
+    return {"total": round(total, 3), "stages": rounded, "tokens": said}
 
 
 def _meta(options: argparse.Namespace) -> dict[str, Any]:
     return {
-        "clips": options.clips,
         "beams": options.beams,
         "tokens": options.tokens,
         "threads": 1,
         "clock": "processor time",
-        "machine": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d"),
-        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        **provenance(torch.device("cpu")),
     }
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> str:
-    times: dict[str, list[float]] = {}
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Per side: seconds, ratios to every round of the reference on the same clips, and how many say the same."""
+    rounds: dict[int, dict[str, float]] = {}  # round -> clip -> seconds of the reference
+    words: dict[str, list[int]] = {}
     for row in rows:
-        times.setdefault(row["side"], []).append(row["total"])
-    lines = ["side | seconds (median) | reference / side: min, median, max"]
-    for side, own in times.items():
-        ratios = [r / t for r, t in zip(times["reference"], own, strict=True)]
-        lines.append(
-            f"{side} | {statistics.median(own):.1f} | "
-            + ", ".join(f"{x:.2f}" for x in (min(ratios), statistics.median(ratios), max(ratios)))
-        )
+        if row["side"] == "reference":
+            rounds.setdefault(row["round"], {})[row["clips"][0]] = row["total"]
+            words[row["clips"][0]] = row["tokens"][0]
+    lines = ["side | rounds | seconds (median) | reference / side: min, median, max | same words"]
+    for side in dict.fromkeys(row["side"] for row in rows if row["side"] != "reference"):
+        own = [row for row in rows if row["side"] == side]
+        clips = own[0]["clips"]
+        whole = [sum(seconds[name] for name in clips) for seconds in rounds.values() if set(clips) <= set(seconds)]
+        ratios = [expected / row["total"] for expected in whole for row in own] or [float("nan")]
+        same = sum(words.get(name) == said for name, said in zip(clips, own[-1]["tokens"], strict=True))
+        spread = ", ".join(f"{x:.2f}" for x in (min(ratios), statistics.median(ratios), max(ratios)))
+        seconds = statistics.median(row["total"] for row in own)
+        lines.append(f"{side} | {len(own)} | {seconds:.1f} | {spread} | {same}/{len(clips)}")
     return "\n".join(lines)
 
 

@@ -265,7 +265,7 @@ def load_model(
 
 def load_for_inference(
     name: str | Path,
-    device: str | torch.device = "cpu",
+    device: str = "auto",
     compute_type: str = "default",
     fast: bool = False,
     offline: bool = False,
@@ -273,16 +273,18 @@ def load_for_inference(
     """A model laid out for the kernels of its device, which can no longer be trained, merged or saved.
 
     Args:
-        name, device, offline: as `load_model`.
+        name, offline: as `load_model`.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1".
         compute_type: a row of `model.compute.COMPUTE`.
         fast: Whisper hears the real length of a clip and not its 30 s.
 
     Raises:
         CheckpointError, AssetError: as `load_model`.
-        ConfigError: a compute type that is unknown or does not pay on the device.
+        ConfigError: no such device, or a compute type that is unknown or does not pay on it.
     """
-    row = compute.compute_type(compute_type, torch.device(device))
-    model = load_model(name, device, dtype=row.dtype, offline=offline)
+    chosen = compute.device_named(device)
+    row = compute.compute_type(compute_type, chosen)
+    model = load_model(name, chosen, dtype=row.dtype, offline=offline)
     return compute.prepare(compute.without_window(model) if fast else model, row)
 
 

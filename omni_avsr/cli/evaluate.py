@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omni_avsr.cli.options import BatchSize, BeamSize, Device, Model, Offline, Out
+from omni_avsr.cli.options import BatchSize, BeamSize, Budget, ComputeType, Device, Fast, Model, Offline, Out, TargetRtf
 from omni_avsr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omni_avsr.evaluate.measure import System
 
 
 def evaluate(
@@ -52,6 +56,10 @@ def evaluate(
     beam_size: BeamSize = 5,
     batch_size: BatchSize = 16,
     device: Device = "auto",
+    compute_type: ComputeType = "default",
+    fast: Fast = False,
+    budget: Budget = None,
+    target_rtf: TargetRtf = None,
     offline: Offline = False,
 ) -> None:
     """Word error rates for every combination of tasks, rates and noise: results.json, utterances.jsonl, report.html."""
@@ -62,14 +70,35 @@ def evaluate(
 
     noises = noise or ["babble"]
     options = Options(tasks, audio_rates, video_rates, levels, noises, seed, split, normalizer, beam_size, batch_size)
+    loading: dict[str, Any] = {"device": device, "compute_type": compute_type, "fast": fast, "offline": offline}
+    if budget is not None or target_rtf is not None:
+        if audio_rates or video_rates:
+            raise ConfigError("--budget and --target_rtf choose the rates; leave out --audio_rates and --video_rates")
+        options = replace(options, systems=_within(budget, target_rtf, tasks, beam_size, {"model": model, **loading}))
     command = shlex.join(["omni-avsr", *sys.argv[1:]])
-    results = run(manifest, model, out, options, device=device, offline=offline, command=command, progress=True)
+    results = run(manifest, model, out, options, **loading, command=command, progress=True)
 
     for row in results["rows"]:
         typer.echo(
             f"{system(row):<12} {condition(row):<16} WER {100 * row['wer']:6.2f} %   CER {100 * row['cer']:6.2f} %"
         )
     typer.echo(f"report: {out / 'report.html'}", err=True)
+
+
+def _within(
+    budget: str | None, target_rtf: float | None, tasks: list[str] | None, beam_size: int, loading: dict[str, Any]
+) -> list[System]:
+    """What `transcribe` would choose: for each task that was named, or among all."""
+    from omni_avsr.evaluate.measure import System
+    from omni_avsr.transcribe.budget import check_budget
+    from omni_avsr.transcribe.transcriber import Request, Transcriber
+
+    check_budget(budget, target_rtf)
+    transcriber = Transcriber(**loading)
+    wanted = [Request(task, beam_size=beam_size, budget=budget, target_rtf=target_rtf) for task in tasks or ["auto"]]
+    for request in wanted:
+        transcriber.check(request)
+    return [System(**vars(transcriber.setting(request))) for request in wanted]
 
 
 def _snr(text: str) -> float | None:

@@ -19,6 +19,7 @@ from omni_avsr.cli.options import (
     ComputeType,
     Device,
     Face,
+    Fast,
     Hotwords,
     Model,
     Offline,
@@ -63,6 +64,7 @@ def live(
         str, typer.Option("--output_format", "-f", **choices(*WRITERS, "all"), help="What is written.")
     ] = "all",
     compute_type: ComputeType = "default",
+    fast: Fast = False,
     offline: Offline = False,
 ) -> None:
     """Caption what is said now, by microphone and camera. Nothing is stored but what -o asks for."""
@@ -76,7 +78,7 @@ def live(
     from omni_avsr.transcribe.transcriber import Request, Transcriber
 
     request = Request(task, audio_rate, video_rate, beam_size, face, hotwords=hotwords)
-    transcriber = Transcriber(model, device=device, offline=offline, compute_type=compute_type)
+    transcriber = Transcriber(model, device=device, offline=offline, compute_type=compute_type, fast=fast)
     transcriber.check(request)
     used = modalities(task, transcriber)
     camera, microphone = camera if "video" in used else OFF, microphone if "audio" in used else OFF

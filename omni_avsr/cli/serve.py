@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from omni_avsr.cli.options import BeamSize, Device, Model, Offline
+from omni_avsr.cli.options import BeamSize, Budget, ComputeType, Device, Fast, Model, Offline, TargetRtf
 from omni_avsr.errors import MissingExtraError
 
 Host = Annotated[str, typer.Option("--host", help="Address to listen at; 0.0.0.0 = every network.")]
@@ -22,6 +22,10 @@ def serve(
         typer.Option("--served_model_name", metavar="NAME...", show_default="the model's", help="As clients call it."),
     ] = None,
     device: Device = "auto",
+    compute_type: ComputeType = "default",
+    fast: Fast = False,
+    budget: Budget = None,
+    target_rtf: TargetRtf = None,
     beam_size: BeamSize = 5,
     batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Utterances in one call of the model.")] = 16,
     workers: Annotated[
@@ -49,7 +53,11 @@ def serve(
         model=model,
         names=tuple(served_model_name or ()),
         device=device,
+        compute_type=compute_type,
+        fast=fast,
         offline=offline,
+        budget=budget,
+        target_rtf=target_rtf,
         beam_size=beam_size,
         batch_size=batch_size,
         workers=workers,
@@ -67,6 +75,8 @@ def demo(
     host: Host = "127.0.0.1",
     port: Port = 7860,
     device: Device = "auto",
+    compute_type: ComputeType = "default",
+    fast: Fast = False,
     beam_size: BeamSize = 5,
     max_megabytes: Annotated[float, typer.Option("--max_megabytes", min=0.001, help="Largest upload.")] = 512,
     max_megapixels: Annotated[float, typer.Option("--max_megapixels", min=0.001, help="Largest picture.")] = 9.5,
@@ -79,5 +89,13 @@ def demo(
     except ModuleNotFoundError as missing:
         raise MissingExtraError(missing.name or "gradio", "demo") from None
     limits = Limits(round(max_megabytes * 2**20), pixels=round(max_megapixels * 1e6))
-    settings = Settings(model=model, device=device, beam_size=beam_size, limits=limits, offline=offline)
+    settings = Settings(
+        model=model,
+        device=device,
+        compute_type=compute_type,
+        fast=fast,
+        offline=offline,
+        beam_size=beam_size,
+        limits=limits,
+    )
     run_demo(settings, host, port)

@@ -11,9 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from omni_avsr.checkpoints import load_model, model_info
+from omni_avsr.checkpoints import model_info
+from omni_avsr.checkpoints.native import load_for_inference
 from omni_avsr.data.manifest import Row, read_manifest
 from omni_avsr.data.normalize import normalize
 from omni_avsr.errors import DataError
@@ -34,6 +33,8 @@ def evaluate(
     options: Options | None = None,
     *,
     device: str = "auto",
+    compute_type: str = "default",
+    fast: bool = False,
     offline: bool = False,
     command: str = "",
     progress: bool = False,
@@ -41,7 +42,8 @@ def evaluate(
     """Measures a model on a manifest, and writes results.json, utterances.jsonl and report.html to `out`.
 
     Args:
-        model: "default", a model folder, a hub id, or a loaded model, which stays on its device.
+        model: "default", a model folder, a hub id, or a loaded model, which stays as it is.
+        device, compute_type, fast, offline: of a model that is not loaded, as `load_for_inference`.
         command: what was typed, for the record.
         progress: a bar on standard error.
 
@@ -56,8 +58,7 @@ def evaluate(
     options = options or Options()
     name = "given" if isinstance(model, OmniAVSR) else str(model)
     if not isinstance(model, OmniAVSR):
-        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        model = load_model(model, chosen, offline=offline)
+        model = load_for_inference(model, device, compute_type, fast, offline)
     normalizer = options.normalizer or model.config.preprocess.normalizer
     options = replace(options, normalizer=normalizer)
     rows = _rows(Path(manifest), options.split, normalizer)
@@ -71,6 +72,8 @@ def evaluate(
         "origin": {} if name == "given" else model_info(name, offline=offline)["origin"],
         "config": model.config.model_dump(mode="json"),
         "normalizer": normalizer,
+        "compute_type": None if name == "given" else compute_type,
+        "fast": None if name == "given" else fast,
         "beam_size": options.beam_size,
         "seed": options.seed,
         "command": command,

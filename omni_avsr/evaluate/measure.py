@@ -85,6 +85,7 @@ class Options:
     normalizer: str = ""  # row of data.normalize.NORMALIZERS; empty = the model's
     beam_size: int = 5
     batch_size: int = 16
+    systems: Sequence[System] | None = None  # instead of every combination of tasks and rates
 
 
 # ---- what is measured --------------------------------------------------------------------------
@@ -97,7 +98,7 @@ def conditions(snrs: Sequence[float | None], noises: Sequence[str]) -> list[Cond
 
 
 def systems(model: OmniAVSR, options: Options) -> list[System]:
-    """Every task at every combination of the rates of its streams.
+    """Every task at every combination of the rates of its streams, unless the options name the systems.
 
     Raises:
         ConfigError, RateError: a task or rate that the model does not have.
@@ -107,8 +108,10 @@ def systems(model: OmniAVSR, options: Options) -> list[System]:
         "audio": options.audio_rates or sorted(config.audio_rates),
         "video": options.video_rates or sorted(config.video_rates),
     }
-    out = []
-    for task in options.tasks or config.tasks:
+    out = list(options.systems or ())
+    for system in out:
+        model.check_rates(system.task, system.audio_rate, system.video_rate)
+    for task in () if out else options.tasks or config.tasks:
         heard = wanted["audio"] if task in TASKS and "audio" in TASKS[task].modalities else [None]
         seen = wanted["video"] if task in TASKS and "video" in TASKS[task].modalities else [None]
         for audio_rate, video_rate in itertools.product(heard, seen):

@@ -100,6 +100,21 @@ COMPUTE: dict[str, ComputeType] = {
 }
 
 
+def device_named(name: str) -> torch.device:
+    """The device; "auto" = a GPU where there is one.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"device '{name}' cannot be used ({reason}); use auto, cpu, cuda or cuda:N") from None
+
+
 def compute_type(name: str, device: torch.device) -> ComputeType:
     """The row of COMPUTE.
 

@@ -82,7 +82,7 @@ async def transcriptions(form: Annotated[Form, FormData()], http: HTTPRequest) -
     desk = desk_of(http)
     desk.check_ready()
     check_model(desk, form.model)
-    request = form.request(desk.settings.beam_size)
+    request = form.request(desk.settings)
     desk.check_request(request)
     facts = http.state.facts
     facts |= {"bytes": form.file.size, "format": form.response_format, "stream": form.stream, "task": form.task}

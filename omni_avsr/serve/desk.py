@@ -20,6 +20,7 @@ from omni_avsr.serve.metrics import Metrics
 from omni_avsr.serve.refusals import busy, not_ready, too_late
 from omni_avsr.serve.settings import Settings
 from omni_avsr.serve.worker import Gone, Ticket, Visitor, Worker
+from omni_avsr.transcribe.budget import Costs
 from omni_avsr.transcribe.transcriber import Request, Transcriber
 from omni_avsr.types import Segment, TranscriptionInfo
 
@@ -65,7 +66,8 @@ class Desk:
 
     def __init__(self, settings: Settings, metrics: Metrics, model: OmniAVSR | None = None) -> None:
         self.settings, self.metrics = settings, metrics
-        self.worker = Worker(self._load if model is None else lambda: model.eval(), settings.batch_size, metrics)
+        self.worker = Worker(partial(self._load, model), settings.batch_size, metrics)
+        self._costs: Costs = {}  # where a budget chooses by them
         self._places = threading.Semaphore(settings.places)
         self._threads = ThreadPoolExecutor(settings.queue, thread_name_prefix="request")
         self._present: set[Ticket] = set()
@@ -86,12 +88,16 @@ class Desk:
         self._threads.shutdown()
         self.worker.stop()
 
-    def _load(self) -> OmniAVSR:
-        settings = self.settings
-        model = Transcriber(settings.model, device=settings.device, offline=settings.offline).model
-        if "video" in model.config.modalities:
-            ensure_face_models(offline=settings.offline)  # now, not in somebody's request
-        return model
+    def _load(self, given: OmniAVSR | None) -> OmniAVSR:
+        own = self.settings
+        named = own.model if given is None else given
+        transcriber = Transcriber(named, own.device, own.offline, own.compute_type, own.fast)
+        # what takes long is done now, and not in somebody's request
+        if given is None and "video" in transcriber.model.config.modalities:
+            ensure_face_models(offline=own.offline)
+        if own.budget or own.target_rtf:
+            self._costs = transcriber.costs(own.beam_size)
+        return transcriber.model
 
     # ---- at the door ---------------------------------------------------------------------------
 
@@ -118,7 +124,11 @@ class Desk:
 
     def check_request(self, request: Request) -> None:
         """Raises ConfigError, RateError for what no input could make right."""
-        Visitor(self.worker, self._places, self.settings.limits, Ticket(), True).check(request)
+        self._visitor(Ticket()).check(request)
+
+    def _visitor(self, ticket: Ticket) -> Visitor:
+        own = self.settings
+        return Visitor(self.worker, self._places, own.limits, ticket, own.offline, self._costs)
 
     # ---- inside --------------------------------------------------------------------------------
 
@@ -167,11 +177,9 @@ class Desk:
         began = time.perf_counter()
         error: BaseException | None = None
         try:
-            limits = self.settings.limits
             upload = cast(BinaryIO, Upload(file, ticket))
-            limits.check(upload)
-            visitor = Visitor(self.worker, self._places, limits, ticket, self.settings.offline)
-            segments, info = visitor.transcribe(upload, **vars(request))
+            self.settings.limits.check(upload)
+            segments, info = self._visitor(ticket).transcribe(upload, **vars(request))
             say(info)
             for segment in segments:
                 say(segment)

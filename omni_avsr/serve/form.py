@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from omni_avsr.serve.answers import FORMATS
 from omni_avsr.serve.refusals import Refusal
+from omni_avsr.serve.settings import Settings
 from omni_avsr.transcribe.transcriber import Request
 
 Format = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
@@ -42,8 +43,8 @@ class Form(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=1, description=_ACCEPTED + "decoding never samples.")] = 0.0
     chunking_strategy: Annotated[str, Field(description=_ACCEPTED + "files are always cut by voice.")] = "auto"
 
-    def request(self, beam_size: int) -> Request:
-        """What the transcriber is asked for.
+    def request(self, settings: Settings) -> Request:
+        """What the transcriber is asked for, under the server's settings.
 
         Raises:
             Refusal: fields that do not go together.
@@ -59,11 +60,13 @@ class Form(BaseModel):
             task=self.task,
             audio_rate=self.audio_rate,
             video_rate=self.video_rate,
-            beam_size=beam_size,
+            beam_size=settings.beam_size,
             face=self.face,
             batch_size=1 if self.stream else GROUP,
             word_timestamps="word" in self.timestamp_granularities,
             hotwords=",".join(self.keywords),
+            budget=settings.budget,
+            target_rtf=settings.target_rtf,
         )
 
 

@@ -10,7 +10,9 @@ import av
 from av.stream import Disposition
 
 from omni_avsr.errors import ConfigError, MediaError
+from omni_avsr.model.compute import compute_type, device_named
 from omni_avsr.serve.refusals import too_large
+from omni_avsr.transcribe.budget import check_budget
 
 API_KEYS = "OMNI_AVSR_API_KEYS"  # environment variable; keys between commas, none = everybody may come in
 
@@ -71,7 +73,11 @@ class Settings:
     model: str = "default"
     names: tuple[str, ...] = ()  # by which requests may call the model; empty = that of the model
     device: str = "auto"
+    compute_type: str = "default"  # a row of model.compute.COMPUTE
+    fast: bool = False  # Whisper hears the real length and not 30 s
     offline: bool = False
+    budget: str | None = None  # chooses what a request leaves open: task and rates, by their costs on this machine
+    target_rtf: float | None = None  # likewise, in seconds of work per second of speech
     beam_size: int = 5
     batch_size: int = 16  # utterances in one call of the model
     workers: int = 0  # inputs that are decoded and looked at at once; 0 = one per core
@@ -85,6 +91,8 @@ class Settings:
         for name in ("beam_size", "batch_size", "queue", "timeout"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: it must be at least 1")
+        check_budget(self.budget, self.target_rtf)
+        compute_type(self.compute_type, device_named(self.device))
 
     @property
     def places(self) -> int:

@@ -21,6 +21,7 @@ from omni_avsr.model.decode import DecodeOptions
 from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.serve.metrics import Metrics
 from omni_avsr.serve.settings import Limits
+from omni_avsr.transcribe.budget import Costs
 from omni_avsr.transcribe.inputs import Media
 from omni_avsr.transcribe.recognition import Recognised, Utterance, recognise
 from omni_avsr.transcribe.transcriber import Transcriber
@@ -183,14 +184,26 @@ class Visitor(Transcriber):
         limits: of the input, for what its header does not tell.
         ticket: of the request.
         offline: fetch nothing.
+        costs: of the model's settings, for requests with a budget.
     """
 
     def __init__(
-        self, worker: Worker, places: threading.Semaphore, limits: Limits, ticket: Ticket, offline: bool
+        self,
+        worker: Worker,
+        places: threading.Semaphore,
+        limits: Limits,
+        ticket: Ticket,
+        offline: bool,
+        costs: Costs,
     ) -> None:
         assert worker.model is not None
         self.model, self.device, self.offline = worker.model, worker.model.device, offline
         self._worker, self._places, self._limits, self._ticket = worker, places, limits, ticket
+        self._costs = costs
+
+    def costs(self, beam_size: int = 5, anew: bool = False) -> Costs:
+        """Those of the server, measured when nobody was waiting."""
+        return self._costs
 
     def recognise(self, utterances: Sequence[Utterance], options: DecodeOptions) -> list[Recognised]:
         """In batches with others' utterances. Raises Gone where nobody waits for it."""

@@ -94,7 +94,7 @@ class Transcriber:
     ) -> None:
         self.offline = offline
         if not isinstance(model, OmniAVSR):
-            model = load_for_inference(model, _device(device), compute_type, fast, offline)
+            model = load_for_inference(model, device, compute_type, fast, offline)
         self.model = model.eval()
         self.compute_type = compute_type
         self.device = next(self.model.parameters()).device
@@ -206,6 +206,19 @@ class Transcriber:
             costing.remember(known, path)
         return known
 
+    def setting(self, request: Request, tasks: Sequence[str] = ()) -> Setting:
+        """The task and rates that the budget of `request` allows; what it names stays as it is.
+
+        Args:
+            request: with `budget` or `target_rtf`.
+            tasks: to choose from where the request leaves it open; none = those of the model.
+        """
+        able = (tasks or self.model.config.tasks) if request.task == AUTO else (request.task,)
+        costs = costing.fitting(self.costs(request.beam_size), able, request.audio_rate, request.video_rate)
+        chosen = costing.choose(costs, request.budget, request.target_rtf)
+        log.info("%s, which costs %.2g s per second here", chosen, costs[chosen])
+        return chosen
+
     # ---- the parts -----------------------------------------------------------------------------
 
     def _cost(self, beam_size: int, setting: Setting) -> float:
@@ -215,11 +228,8 @@ class Transcriber:
         return info.duration
 
     def _within_budget(self, tasks: tuple[str, ...], request: Request) -> tuple[tuple[str, ...], Request]:
-        """The tasks and rates that the budget allows; what was named stays as it is."""
-        able = tasks if request.task == AUTO else (request.task,)
-        costs = costing.fitting(self.costs(request.beam_size), able, request.audio_rate, request.video_rate)
-        chosen = costing.choose(costs, request.budget, request.target_rtf)
-        log.info("%s, which costs %.2g s per second here", chosen, costs[chosen])
+        """The tasks and rates that the budget allows."""
+        chosen = self.setting(request, tasks)
         rates = replace(request, audio_rate=chosen.audio_rate, video_rate=chosen.video_rate)
         return (tasks if chosen.task == tasks[0] else (chosen.task,)), rates
 
@@ -281,16 +291,6 @@ class Transcriber:
         )
         rates = self.model.check_rates(planned.task, request.audio_rate, request.video_rate)
         return Utterance(features, planned.task, rates, request.asks_others)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"device '{name}' cannot be used ({reason}); use auto, cpu, cuda or cuda:N") from None
 
 
 def _grouped(planned: Iterable[Planned], size: int) -> Iterator[list[Planned]]:

@@ -14,7 +14,7 @@ from omni_avsr.cli.options import BatchSize, BeamSize, Budget, ComputeType, Devi
 from omni_avsr.errors import ConfigError
 
 if TYPE_CHECKING:
-    from omni_avsr.evaluate.measure import System
+    from omni_avsr.evaluate.measure import Options
 
 
 def evaluate(
@@ -71,34 +71,32 @@ def evaluate(
     noises = noise or ["babble"]
     options = Options(tasks, audio_rates, video_rates, levels, noises, seed, split, normalizer, beam_size, batch_size)
     loading: dict[str, Any] = {"device": device, "compute_type": compute_type, "fast": fast, "offline": offline}
-    if budget is not None or target_rtf is not None:
-        if audio_rates or video_rates:
-            raise ConfigError("--budget and --target_rtf choose the rates; leave out --audio_rates and --video_rates")
-        options = replace(options, systems=_within(budget, target_rtf, tasks, beam_size, {"model": model, **loading}))
+    options = _within(budget, target_rtf, options, {"model": model, **loading})
     command = shlex.join(["omni-avsr", *sys.argv[1:]])
     results = run(manifest, model, out, options, **loading, command=command, progress=True)
-
     for row in results["rows"]:
-        typer.echo(
-            f"{system(row):<12} {condition(row):<16} WER {100 * row['wer']:6.2f} %   CER {100 * row['cer']:6.2f} %"
-        )
+        rates = f"WER {100 * row['wer']:6.2f} %   CER {100 * row['cer']:6.2f} %"
+        typer.echo(f"{system(row):<12} {condition(row):<16} {rates}")
     typer.echo(f"report: {out / 'report.html'}", err=True)
 
 
-def _within(
-    budget: str | None, target_rtf: float | None, tasks: list[str] | None, beam_size: int, loading: dict[str, Any]
-) -> list[System]:
-    """What `transcribe` would choose: for each task that was named, or among all."""
+def _within(budget: str | None, target_rtf: float | None, options: Options, loading: dict[str, Any]) -> Options:
+    """`options` with what `transcribe` would choose, where there is a budget: for each named task, or among all."""
+    if budget is None and target_rtf is None:
+        return options
+    if options.audio_rates or options.video_rates:
+        raise ConfigError("--budget and --target_rtf choose the rates; leave out --audio_rates and --video_rates")
     from omni_avsr.evaluate.measure import System
     from omni_avsr.transcribe.budget import check_budget
     from omni_avsr.transcribe.transcriber import Request, Transcriber
 
     check_budget(budget, target_rtf)
     transcriber = Transcriber(**loading)
-    wanted = [Request(task, beam_size=beam_size, budget=budget, target_rtf=target_rtf) for task in tasks or ["auto"]]
+    asked = Request(beam_size=options.beam_size, budget=budget, target_rtf=target_rtf)
+    wanted = [replace(asked, task=task) for task in options.tasks or [asked.task]]
     for request in wanted:
         transcriber.check(request)
-    return [System(**vars(transcriber.setting(request))) for request in wanted]
+    return replace(options, systems=[System(**vars(transcriber.setting(request))) for request in wanted])
 
 
 def _snr(text: str) -> float | None:

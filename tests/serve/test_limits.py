@@ -161,7 +161,7 @@ def test_keys_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(API_KEYS, " ,")
     with pytest.raises(ConfigError, match="holds no key"):
         keys_from_environment()
-    assert "one" not in repr(Settings(keys=("one",)))
+    assert "secret" not in repr(Settings(keys=("secret",)))
 
 
 # ---- room and time -----------------------------------------------------------------------------

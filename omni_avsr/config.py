@@ -340,6 +340,8 @@ class TrainConfig(Knobs):
     """Batches per optimiser step."""
     precision: Literal["no", "bf16", "fp16"] = "bf16"
     """Accelerate's mixed precision."""
+    parallel: Literal["ddp", "fsdp2"] = "ddp"
+    """Row of train.parallel.PARALLEL: each process has the whole model, or its share of every weight."""
     average: Positive = 1
     """The final weights are the mean of this many best checkpoints."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -35,6 +35,7 @@ from omni_avsr.train.corpus import Corpus
 from omni_avsr.train.memory import checkpoint_layers
 from omni_avsr.train.optim import RunningMean, average, build_optimizer, lr_factor, set_lr
 from omni_avsr.train.origin import describe
+from omni_avsr.train.parallel import agree_on_gradients, check_same_passes, collect, gathered, spread, whole
 from omni_avsr.train.progress import ProgressReport
 from omni_avsr.train.rates import may_skip_parameters, step_rates
 from omni_avsr.train.runlog import RunLog
@@ -82,19 +83,20 @@ class Trainer:
         self.knobs = recipe.train
         self.corpus = Corpus(recipe, accelerator.process_index, accelerator.num_processes)
         torch.manual_seed(self.knobs.seed)
-        self.model = initial_model(recipe, self.corpus.train.texts)
+        self.model = initial_model(recipe, self.corpus.train.texts).to(accelerator.device)
         self.model.set_trainable(self.knobs.parts)
         self.model.train()
         if self.knobs.checkpointing:
             checkpoint_layers(self.model)
-        self.optimizer = build_optimizer(self.model, self.knobs)
-        self.mean = RunningMean(self.model, self.knobs.ema) if self.knobs.ema else None
-        self.wrapped, self.stepper = accelerator.prepare(self.model, self.optimizer)
         if recipe.data.cache:
             share = accelerator.process_index, accelerator.num_processes
             cache = state_cache(self.model, self.corpus.train, recipe, *share, accelerator.autocast)
             accelerator.wait_for_everyone()
             self.corpus.train.use_states(cache, cache.variants)
+        self.wrapped = spread(self.model, self.knobs, accelerator)
+        self.optimizer = build_optimizer(self.model, self.knobs)
+        self.stepper = accelerator.prepare_optimizer(self.optimizer)
+        self.mean = RunningMean(self.model, self.knobs.ema) if self.knobs.ema else None
         self.total = self.knobs.max_steps or self.knobs.epochs * self.corpus.steps_per_epoch
         self.window: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # name -> [sum, count]
         self.at = self._restore()
@@ -142,16 +144,17 @@ class Trainer:
             # processes add up their gradients once a step, with the last batch
             with self.accelerator.no_sync(self.wrapped) if i < len(group) - 1 else torch.enable_grad():
                 batch = batch.to(self.accelerator.device)
+                check_same_passes(self.wrapped, batch, dict.fromkeys(self.recipe.model.tasks, 1.0) | weights)
                 with self._kernels():
                     losses = self.wrapped(
                         batch, rates, weights, self.knobs.sink_weight, self.knobs.label_smoothing, self.knobs.pack
                     )
-                    self.accelerator.backward(losses.total / len(group))
+                    self.accelerator.backward(agree_on_gradients(self.wrapped, losses.total / len(group)))
             self._note(losses)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.knobs.clip or math.inf)
         self.stepper.step()
         self.stepper.zero_grad()
-        self._add("grad_norm", float(norm))
+        self._add("grad_norm", float(whole(norm)))
         self._add("frames", sum(int(b.video_lengths.sum()) or int(b.audio_lengths.sum()) // 2 for b in group))
         self.at.step += 1
         if self.mean is not None:
@@ -218,7 +221,7 @@ class Trainer:
     def _measure(self) -> None:
         score = float(-self.at.step)
         if self.corpus.dev is not None:
-            with self.accelerator.autocast():
+            with gathered(self.model), self.accelerator.autocast():
                 sums = dev.dev_sums(self.model, self.corpus.dev_batches(), greedy=self.knobs.select_by == "wer")
             result = dev.scores(self._gather(sums))
             score = result.score(self.knobs.select_by)
@@ -229,8 +232,8 @@ class Trainer:
             self.log.draw()
         entry = state.Snapshot(score, self.at.step)
         self.at.best = sorted([*self.at.best, entry], key=lambda s: (s.score, s.step))[: self.knobs.average]
-        if entry in self.at.best and self.accelerator.is_main_process:
-            state.save_snapshot(self.folder, self.model, self.at.step)
+        if entry in self.at.best:
+            state.save_snapshot(self.folder, self.model, self.at.step, self.accelerator.is_main_process)
 
     # ---- state -------------------------------------------------------------------------------
 
@@ -238,11 +241,9 @@ class Trainer:
         self.at.ranks = self._gather({"rng": state.rng_state(), "window": dict(self.window)})
         scaler = self.accelerator.scaler
         self.at.scaler = scaler.state_dict() if scaler is not None else {}
-        path = self.folder
-        if self.accelerator.is_main_process:
-            path = state.save_checkpoint(
-                self.folder, self.model, self.optimizer, self.at, None if self.mean is None else self.mean.mean
-            )
+        main, mean = self.accelerator.is_main_process, None if self.mean is None else self.mean.mean
+        path = state.save_checkpoint(self.folder, self.model, self.optimizer, self.at, mean, main)
+        if main:
             state.prune(self.folder, self.knobs.keep)
         self.accelerator.wait_for_everyone()
         return path
@@ -267,6 +268,7 @@ class Trainer:
     def _finish(self) -> Path:
         """Writes the mean of the best checkpoints as a model folder."""
         target = self.folder / "model"
+        collect(self.model, keep=self.accelerator.is_main_process)
         if self.accelerator.is_main_process:
             weights = average([state.load_snapshot(self.folder, s) for s in self.at.best])
             state.restore_tensors(self.model, weights, self.folder / "best")

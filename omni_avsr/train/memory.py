@@ -21,15 +21,16 @@ def checkpoint_layers(model: OmniAVSR) -> int:
     Returns:
         How many layers.
     """
-    layers = [layer for module in model.modules() if isinstance(module, nn.ModuleList) for layer in _deep(module)]
+    layers = transformer_layers(model)
     for layer in layers:
         layer.forward = _recomputed(layer, layer.forward)
     return len(layers)
 
 
-def _deep(stack: nn.ModuleList) -> list[nn.Module]:
-    """The layers of a stack of transformers' layers; none for other lists, such as convolutions."""
-    return [layer for layer in stack if any(name.endswith("self_attn") for name, _ in layer.named_children())]
+def transformer_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers of all stacks of transformers' layers in `model`; other lists, such as convolutions, have none."""
+    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return [layer for stack in stacks for layer in stack if any(n.endswith("self_attn") for n, _ in layer.named_children())]
 
 
 def _recomputed(layer: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from omni_avsr.errors import CheckpointError
+from omni_avsr.train.parallel import like, whole
 
 _MODEL, _OPTIMIZER, _MEAN = "model.", "optimizer.", "mean."
 _STEM = "step-{:08d}.safetensors"
@@ -73,7 +74,7 @@ def restore_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: Path
             if moving[name].shape != tensor.shape:
                 got, want = tuple(tensor.shape), tuple(moving[name].shape)
                 raise CheckpointError(f"{where} does not fit this model: '{name}' is {got}, expected {want}")
-            moving[name].copy_(tensor)
+            moving[name].copy_(like(tensor, moving[name]))
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -90,9 +91,10 @@ def _restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tenso
     for key, tensor in tensors.items():
         name, _, kind = key.rpartition(":")
         parameter = parameters[name]
-        # AdamW keeps its step count on the CPU unless fused
-        device = parameter.device if tensor.ndim or optimizer.defaults.get("fused") else "cpu"
-        optimizer.state.setdefault(parameter, {})[kind] = tensor.to(device)
+        # moments are divided as their weights are; AdamW keeps its step count on the CPU unless fused
+        counter = parameter.device if optimizer.defaults.get("fused") else "cpu"
+        placed = like(tensor, parameter) if tensor.shape == parameter.shape else tensor.to(counter)
+        optimizer.state.setdefault(parameter, {})[kind] = placed
 
 
 # ---- random generators -------------------------------------------------------------------------
@@ -134,13 +136,18 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     at: Position,
     mean: Mapping[str, Tensor] | None = None,
+    writes: bool = True,
 ) -> Path:
-    """Writes `checkpoints/step-N`; CheckpointError (the older ones untouched) when the disk refuses."""
+    """Writes `checkpoints/step-N`, whole tensors, in the process that `writes`; the others give their shares.
+
+    Raises:
+        CheckpointError: the disk refuses; the older checkpoints are untouched.
+    """
     tensors = {_MODEL + k: v for k, v in moving_tensors(model).items()}
     tensors |= {_OPTIMIZER + k: v for k, v in _optimizer_tensors(model, optimizer).items()}
     tensors |= {_MEAN + k: v for k, v in (mean or {}).items()}
     path = folder / "checkpoints" / _STEM.format(at.step)
-    return _write(path, tensors, {"position": json.dumps(asdict(at))})
+    return _write(path, tensors, {"position": json.dumps(asdict(at))}, writes)
 
 
 def load_checkpoint(
@@ -150,15 +157,15 @@ def load_checkpoint(
     tensors = read_tensors(path)
     for name, tensor in _under(_MEAN, tensors).items():
         if mean is not None and name in mean:
-            mean[name].copy_(tensor)
+            mean[name].copy_(like(tensor, mean[name]))
     restore_tensors(model, _under(_MODEL, tensors), path)
     _restore_optimizer(model, optimizer, _under(_OPTIMIZER, tensors))
     return _position(path)
 
 
-def save_snapshot(folder: Path, model: nn.Module, step: int) -> Path:
-    """Writes `best/step-N`: weights without optimiser."""
-    return _write(folder / "best" / _STEM.format(step), moving_tensors(model), {})
+def save_snapshot(folder: Path, model: nn.Module, step: int, writes: bool = True) -> Path:
+    """Writes `best/step-N`, weights without optimiser, as `save_checkpoint` does."""
+    return _write(folder / "best" / _STEM.format(step), moving_tensors(model), {}, writes)
 
 
 def load_snapshot(folder: Path, snapshot: Snapshot) -> dict[str, Tensor]:
@@ -198,17 +205,21 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> Path:
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str], writes: bool) -> Path:
+    given = ((name, whole(tensor.detach())) for name, tensor in tensors.items())  # one at a time
+    content = {name: tensor.cpu().contiguous() for name, tensor in given if writes}
+    if not writes:
+        return path
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, metadata)
+        save_file(content, partial, metadata)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        whole = checkpoints(path.parent.parent)
-        kept = f"the last whole checkpoint is {whole[0].name}" if whole else "there is no checkpoint before it"
+        older = checkpoints(path.parent.parent)
+        kept = f"the last whole checkpoint is {older[0].name}" if older else "there is no checkpoint before it"
         raise CheckpointError(f"{path} could not be written: {error}; {kept}. Make room, then --resume") from error
     return path

@@ -22,6 +22,7 @@ from omni_avsr.config import Recipe
 from omni_avsr.data.manifest import Row, read_manifest, write_manifest
 from omni_avsr.errors import CheckpointError, ConfigError, DataError, OmniAVSRError, TrainingInterrupted
 from omni_avsr.train import loop, state
+from omni_avsr.train.parallel import PARALLEL
 from omni_avsr.train.runlog import read_metrics
 from omni_avsr.train.state import Snapshot
 
@@ -332,26 +333,62 @@ def _flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
     return out
 
 
-def test_two_processes_train_as_one_with_the_same_batches(make_recipe: Make, tmp_path: Path) -> None:
-    """A step of two processes is a step of one that accumulates the same two batches."""
-    still = ("model.video_encoder.dropout=0", "model.video_encoder.layer_drop=0", "train.epochs=1")
-    one, two = tmp_path / "one", tmp_path / "two"
-    loop.train(make_recipe("omni_st", *still, "train.accumulate=2"), one, progress=False)
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    line = command(make_recipe("omni_st", *still), two, *launcher)
+STILL = ("model.video_encoder.dropout=0", "train.ema=0.9", "train.precision=no", "train.clip=0.5")
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
+def launch(line: list[str]) -> None:
     done = subprocess.run(line, env=ALONE, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    rows, others = numbers(one), numbers(two)
-    assert [r["step"] for r in rows] == [r["step"] for r in others] == [1, 2, 2]
-    for row, other in zip(rows, others, strict=True):
-        assert row.keys() == other.keys()
+
+
+def assert_same_rows(folder: Path, other: Path) -> None:
+    rows, others = numbers(folder), numbers(other)
+    assert [r["step"] for r in rows] == [r["step"] for r in others]
+    for row, another in zip(rows, others, strict=True):
+        assert row.keys() == another.keys()
         same = [name for name in row if name != "kind"]
-        assert [other[n] for n in same] == pytest.approx([row[n] for n in same], rel=1e-5)
+        assert [another[n] for n in same] == pytest.approx([row[n] for n in same], rel=1e-5)
+
+
+def assert_same_tensors(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert got.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(got[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("parallel", sorted(PARALLEL))
+def test_two_processes_train_as_one_with_the_same_batches(make_recipe: Make, tmp_path: Path, parallel: str) -> None:
+    """A step of two processes is a step of one that accumulates the same two batches."""
+    still = (*STILL, "model.video_encoder.layer_drop=0", "train.epochs=1")
+    one, two = tmp_path / "one", tmp_path / "two"
+    loop.train(make_recipe("omni_st", *still, "train.accumulate=2"), one, progress=False)
+    launch(command(make_recipe("omni_st", *still, f"train.parallel={parallel}"), two, *TWO))
+    assert [r["step"] for r in numbers(one)] == [1, 2, 2]
+    assert_same_rows(one, two)
     (expected, _), (got, position) = last_state(one), last_state(two)
     assert len(position["ranks"]) == 2
-    for name, tensor in expected.items():
-        if name.startswith("model."):
-            torch.testing.assert_close(got[name], tensor, rtol=1e-3, atol=1e-5)
+    assert any(name.startswith("mean.") for name in expected)
+    assert_same_tensors(got, expected)
+    assert_same_tensors(*(native.load_model(run / "model").state_dict() for run in (two, one)))
+
+
+@pytest.mark.slow
+def test_shards_stopped_and_resumed_are_the_same_run(make_recipe: Make, tmp_path: Path) -> None:
+    """With what processes do not share: layers that one of them drops, experts that none of its tokens visits."""
+    busy = ("model.projector.kind=smop_dedr", "train.parts=['projectors','llm_lora','video_lora']", "train.pack=true")
+    recipe = make_recipe("omni_st", *BUSY, *busy, "train.parallel=fsdp2", "train.checkpointing=true")
+    out, straight = tmp_path / "run", tmp_path / "straight"
+    line = command(recipe, out, *TWO)
+    launch(line)
+    shutil.copytree(out, straight)
+    newest, _ = state.checkpoints(out)
+    newest.unlink()
+    shutil.rmtree(out / "model")
+    launch([*line, "--resume"])
+    assert_same_rows(straight, out)
+    assert_same_tensors(last_state(out)[0], last_state(straight)[0])
+    assert_same_tensors(*(native.load_model(run / "model").state_dict() for run in (out, straight)))
 
 
 def test_ctrl_c_at_the_command_line(make_recipe: Make, tmp_path: Path) -> None:

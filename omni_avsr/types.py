@@ -56,6 +56,7 @@ class Mouths:
     crops: np.ndarray  # (T, 96, 96) uint8 grey
     found: np.ndarray  # (T,) bool; True where the face was seen or bridged over a short gap
     boxes: np.ndarray  # (T, 4) float32 x, y, width, height of the face in the source frame; NaN where not found
+    openings: np.ndarray  # (T,) float32 between the inner lips over the mouth's width; NaN where not found
 
     @property
     def share(self) -> float:

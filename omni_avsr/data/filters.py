@@ -9,15 +9,19 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from omni_avsr.data.corpora import Dropped
 from omni_avsr.data.intake import Outcome, PrepareOptions
 from omni_avsr.data.labels import Ear
 from omni_avsr.data.manifest import Row
-from omni_avsr.data.sync import offset
 from omni_avsr.errors import DataError, InputError
+from omni_avsr.media.sync import BELIEVED, peak
 from omni_avsr.types import FPS
 
 logger = logging.getLogger(__name__)
+
+ENOUGH = 9.0  # seconds of a file below which nothing is said about its lips and sound
 
 Doubt = tuple[str, str]  # row id, reason
 
@@ -57,11 +61,13 @@ def _sync(kept: Sequence[Kept], options: PrepareOptions, ear: Ear | None) -> Ite
         if any(utterance.outcome.sync):
             files.setdefault(str(utterance.row.media), []).append(utterance)
     for some in files.values():
-        found = offset([k.outcome.sync for k in some], sum(k.row.frames for k in some) / FPS)
-        if found is not None and abs(found.seconds) > options.max_offset:
-            late = "picture" if found.seconds > 0 else "sound"
+        found = peak(np.mean([k.outcome.sync for k in some], axis=0))
+        if found is None or found.confidence < BELIEVED or sum(k.row.frames for k in some) < ENOUGH * FPS:
+            continue
+        if abs(found.seconds) > options.max_offset:
+            late = "sound" if found.seconds > 0 else "picture"
             wanted = f"at most {options.max_offset:g} s is wanted (--max_offset)"
-            reason = f"the {late} is {abs(found.seconds):.2f} s late (correlation {found.correlation}); {wanted}"
+            reason = f"the {late} is {abs(found.seconds):.2f} s late (confidence {found.confidence:.2f}); {wanted}"
             yield from ((k.row.id, reason) for k in some)
 
 

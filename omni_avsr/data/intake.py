@@ -18,12 +18,12 @@ import numpy as np
 from omni_avsr.data.corpora import Dropped
 from omni_avsr.data.manifest import Row
 from omni_avsr.data.mouth_store import SUFFIX, read_note, write_store
-from omni_avsr.data.sync import curve
 from omni_avsr.errors import DataError, InputError, NoFaceError, OmniAVSRError
 from omni_avsr.media.face import load_detector
 from omni_avsr.media.landmarks import Detector
 from omni_avsr.media.mouth import mouths, ready_mouths
 from omni_avsr.media.reader import MediaFile, open_media
+from omni_avsr.media.sync import curve
 from omni_avsr.media.template import TEMPLATE
 from omni_avsr.types import FPS, MOUTH_SIZE, SAMPLES_PER_FRAME, MediaInfo
 
@@ -67,7 +67,7 @@ class Outcome:
     dropped: Dropped | None = None
     share: float | None = None  # of frames with a face
     mouth: float | None = None  # pixels: its width in the video, half of the frames have more
-    sync: tuple[float, ...] = ()  # data.sync.curve of the row
+    sync: tuple[float, ...] = ()  # media.sync.curve of the row
     warnings: tuple[str, ...] = field(default=())
 
 
@@ -119,7 +119,7 @@ def _with_mouths(row: Row, media: MediaFile, out: Path, options: PrepareOptions)
     note = {"made_from": _made_from(row, options), "frames": frames, "share": round(share, 4), "lost_frames": lost}
     note |= {"ready": True} if ready else {}
     if visible:
-        note |= _seen(seen.boxes[: len(crops)], crops, audio)
+        note |= _seen(seen.boxes[: len(crops)], seen.openings[: len(crops)], audio)
     target = _store_of(row, out)
     write_store(target, crops if visible else None, audio, found if visible else None, note, options.codec)
     return _outcome(row, target, note)
@@ -149,17 +149,17 @@ def _outcome(row: Row, store: Path, note: dict[str, Any]) -> Outcome:
         replace(row, mouths=store, frames=note["frames"]),
         share=note["share"],
         mouth=note.get("mouth"),
-        sync=tuple(note.get("sync", ())),
+        sync=tuple(note.get("lags", ())),
         warnings=tuple(warnings),
     )
 
 
-def _seen(boxes: np.ndarray, crops: np.ndarray, audio: np.ndarray | None) -> dict[str, Any]:
+def _seen(boxes: np.ndarray, openings: np.ndarray, audio: np.ndarray | None) -> dict[str, Any]:
     """What the filters ask of a picture."""
     widths = boxes[np.isfinite(boxes[:, 2]), 2]
     out: dict[str, Any] = {"mouth": round(float(np.median(widths)) * MOUTH_PER_FACE, 1)} if len(widths) else {}
     if audio is not None:
-        out["sync"] = np.round(curve(crops, audio), 3).tolist()
+        out["lags"] = np.round(curve(openings[None], audio), 3).tolist()
     return out
 
 

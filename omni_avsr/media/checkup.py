@@ -24,7 +24,7 @@ from omni_avsr.media.quality import KEEN, audio_quality, video_quality
 from omni_avsr.media.reader import MediaFile
 from omni_avsr.media.source import Probe, Source, probe
 from omni_avsr.media.speech import speech_spans
-from omni_avsr.media.sync import Offset, offset
+from omni_avsr.media.sync import BELIEVED, Offset, offset
 from omni_avsr.media.turns import turns
 from omni_avsr.types import FPS, SAMPLES_PER_FRAME, AudioQuality, MediaInfo, VideoQuality
 
@@ -35,7 +35,6 @@ SCENES = 6  # pictures shown
 WIDE = 640  # pixels to which they are shrunk
 BRIEF = FPS // 2  # frames for which a face must be seen to count
 RIVALS = 3  # faces whose lips are laid against the sound
-BELIEVED = 0.15  # confidence from which an offset is more than chance
 HDR = {16: "PQ", 18: "HLG"}  # transfer curves of ITU-T H.273
 
 

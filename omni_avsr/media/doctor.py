@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from omni_avsr.media.checkup import BELIEVED, Checkup, FaceFacts
+from omni_avsr.media.checkup import Checkup, FaceFacts
+from omni_avsr.media.sync import BELIEVED
 from omni_avsr.types import FPS, SAMPLE_RATE
 
 Severity = Literal["fine", "repaired", "hurts"]

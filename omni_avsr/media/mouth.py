@@ -21,6 +21,7 @@ from omni_avsr.media.warp import cut, patch
 from omni_avsr.types import MOUTH_SIZE, Mouths
 
 BLACK = 8  # of 255: what compression may leave of a black picture
+BETWEEN = slice(40, 72), slice(28, 68)  # rows and columns of a crop between the lips
 GAP = 12  # frames (0.48 s) without a face that are bridged; the frames of a longer gap are flagged
 REACH = 12  # frames on either side that smoothing looks at
 STEADY = 4.0  # standard deviation in frames of the smoothing of scale, turn and mouth place against the face
@@ -90,19 +91,24 @@ def mouths(
         crops=np.stack([m.crop for m in found]) if found else np.zeros((0, MOUTH_SIZE, MOUTH_SIZE), np.uint8),
         found=np.array([m.found for m in found], bool),
         boxes=np.stack([m.box for m in found]) if found else np.zeros((0, 4), np.float32),
+        openings=np.array([m.opening for m in found], np.float32),
     )
 
 
 def ready_mouths(frames: Iterable[np.ndarray]) -> Mouths:
     """Pictures that are mouths already, (96, 96, 3) uint8 RGB, as other preparations leave them: only made grey.
 
-    A black picture has no mouth: so MuAViC's preparation leaves frames in which it found no face.
+    A black picture has no mouth: so MuAViC's preparation leaves frames in which it found no face. Where there is one,
+    its opening is how dark it is between the lips, 0 to 1, which follows the opening but for the scale.
     """
     crops = [_grey(picture) for picture in frames]
+    found = np.array([crop.max() > BLACK for crop in crops], bool)
+    dark = [1 - crop[BETWEEN].mean() / 255 if seen else math.nan for crop, seen in zip(crops, found, strict=True)]
     return Mouths(
         crops=np.stack(crops) if crops else np.zeros((0, MOUTH_SIZE, MOUTH_SIZE), np.uint8),
-        found=np.array([crop.max() > BLACK for crop in crops], bool),
+        found=found,
         boxes=np.full((len(crops), 4), np.nan, np.float32),
+        openings=np.array(dark, np.float32),
     )
 
 

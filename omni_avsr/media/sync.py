@@ -25,6 +25,7 @@ NOW = 3.0  # the same of the window in which lips must move at all
 TREMBLE = 0.01  # of the mouth's width; lips that move less are still
 FARTHEST = FPS  # frames by which sound may be early or late
 PEAK = 4  # frames around the best offset that belong to its peak
+BELIEVED = 0.15  # confidence from which an offset is more than chance
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Offset:
     """How sound and picture lie against each other."""
 
     seconds: float  # by which the sound is late; negative = early
-    confidence: float  # correlation at that place less the best elsewhere, 0 to 1; below 0.15 it says nothing
+    confidence: float  # correlation at that place less the best elsewhere, 0 to 1; see BELIEVED
 
 
 def expected_opening(audio: np.ndarray, frames: int) -> np.ndarray:
@@ -90,15 +91,33 @@ def offset(openings: np.ndarray, audio: np.ndarray) -> Offset | None:
             still; NaN where a face is not seen.
         audio: (S,) float32, 16 kHz, of the same T frames.
     """
+    return peak(curve(openings, audio))
+
+
+def curve(openings: np.ndarray, audio: np.ndarray) -> np.ndarray:
+    """(51,) correlation of lips and sound at -25 … 25 frames of delay of the sound; curves of one film may be averaged.
+
+    Args:
+        openings, audio: as for `offset`; the scale of the openings does not matter.
+
+    Returns:
+        Zeros where there is nothing to compare: silence, still lips, less than two seconds with a face.
+    """
     seen, shown = np.isfinite(openings).any(0), np.sum([quick(opening) for opening in openings], axis=0)
     wanted = quick(expected_opening(audio, openings.shape[1]))
     lags = range(-FARTHEST, FARTHEST + 1)
     if seen.sum() < 2 * FARTHEST or np.square(wanted).mean() < 1e-6 or np.square(shown).mean() < 1e-8:
+        return np.zeros(len(lags))
+    return np.array([_correlation(shown, wanted, seen, lag) for lag in lags])
+
+
+def peak(curve: np.ndarray) -> Offset | None:
+    """Where a curve is highest; None for zeros."""
+    if not curve.any():
         return None
-    curve = np.array([_correlation(shown, wanted, seen, lag) for lag in lags])
     best = int(curve.argmax())
     elsewhere = curve[np.abs(np.arange(len(curve)) - best) > PEAK].max()
-    return Offset((lags[best] + _vertex(curve, best)) / FPS, float(np.clip(curve[best] - elsewhere, 0, 1)))
+    return Offset((best - FARTHEST + _vertex(curve, best)) / FPS, float(np.clip(curve[best] - elsewhere, 0, 1)))
 
 
 def quick(signal: np.ndarray) -> np.ndarray:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -209,8 +208,9 @@ class Visitor(Transcriber):
         """In batches with others' utterances. Raises Gone where nobody waits for it."""
         return self._ticket.results(self._worker.submit(utterances, options))
 
-    def _windows(self, media: Media, *rest: Any) -> Iterator[Window]:
-        windows = super()._windows(Watched(media, self._limits, self._ticket), *rest)
+    def perceive(self, media: Media, tasks: tuple[str, ...], face: str) -> Iterator[Window]:
+        """A window at a time, each in its turn at the decoder. Raises Gone where nobody waits for it."""
+        windows = super().perceive(Watched(media, self._limits, self._ticket), tasks, face)
         while True:
             with self._places:
                 window = next(windows, None)

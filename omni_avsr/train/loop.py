@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections import defaultdict
 from contextlib import AbstractContextManager, nullcontext
@@ -340,6 +341,8 @@ def _accelerator(recipe: Recipe) -> Accelerator:
         from accelerate.utils import DistributedDataParallelKwargs
     except ImportError:
         raise MissingExtraError("accelerate", "train") from None
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        raise ConfigError("Accelerate's own FSDP is switched on; switch it off and set train.parallel = 'fsdp2'")
     # Accelerate keeps the precision of the first run of a process; a second one may ask for another
     AcceleratorState._reset_state()
     ddp = DistributedDataParallelKwargs(find_unused_parameters=may_skip_parameters(recipe.model, recipe.train))

@@ -30,7 +30,9 @@ def checkpoint_layers(model: OmniAVSR) -> int:
 def transformer_layers(model: nn.Module) -> list[nn.Module]:
     """The layers of all stacks of transformers' layers in `model`; other lists, such as convolutions, have none."""
     stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return [layer for stack in stacks for layer in stack if any(n.endswith("self_attn") for n, _ in layer.named_children())]
+    return [
+        layer for stack in stacks for layer in stack if any(n.endswith("self_attn") for n, _ in layer.named_children())
+    ]
 
 
 def _recomputed(layer: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,7 +1,7 @@
 """How many processes train one model: each with all of it (DDP), or each with its share of every weight (FSDP2).
 
-DDP is Accelerate's. FSDP2 is PyTorch's `fully_shard`, which Accelerate offers on GPUs only: the LLM's layers are gathered
-one at a time, all else (encoders, projectors, embeddings) at once. Checkpoints hold whole tensors either way.
+DDP is Accelerate's. FSDP2 is PyTorch's `fully_shard`, which Accelerate offers on GPUs only: the LLM's layers are
+gathered one at a time, all else (encoders, projectors, embeddings) at once. Checkpoints hold whole tensors either way.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def spread(model: OmniAVSR, knobs: TrainConfig, accelerator: Accelerator) -> nn.
     """`model` over the processes by the row `train.parallel` of `PARALLEL`; one process has it all.
 
     Raises:
-        ConfigError: what the model draws at random must be the same on all processes, and is not; or fp16.
+        ConfigError: fp16, whose scaler knows no shards.
     """
     if accelerator.num_processes == 1:
         return replicate(model, accelerator)
     if knobs.parallel == "fsdp2" and knobs.precision == "fp16":
-        raise ConfigError("train.precision = 'fp16' cannot be scaled over shards; use bf16 with train.parallel = 'fsdp2'")
+        raise ConfigError("train.precision = 'fp16' does not go with train.parallel = 'fsdp2'; use 'bf16'")
     return PARALLEL[knobs.parallel](model, accelerator)
 
 
@@ -97,7 +97,7 @@ def agree_on_gradients(model: nn.Module, loss: Tensor) -> Tensor:
                 p.grad = torch.zeros_like(p)
 
     loss = loss.view_as(loss)  # the hook is run before any of FSDP's, and so is the callback
-    loss.register_hook(lambda grad: torch.autograd.Variable._execution_engine.queue_callback(agree))  # type: ignore[attr-defined]
+    loss.register_hook(lambda grad: torch.autograd.Variable._execution_engine.queue_callback(agree))
     return loss
 
 

@@ -165,7 +165,7 @@ class Transcriber:
             tasks = allowed(task, self.model.config.tasks, media.info)
             if budget is not None or target_rtf is not None:
                 tasks, request = self._within_budget(tasks, request)
-            planned = plan(self._windows(media, tasks, face), task, tasks, media.info.name)
+            planned = plan(self.perceive(media, tasks, face), task, tasks, media.info.name)
             first = list(islice(planned, 1))  # what a short file lacks is said here and not while iterating
         except BaseException:
             media.close()
@@ -233,20 +233,6 @@ class Transcriber:
         rates = replace(request, audio_rate=chosen.audio_rate, video_rate=chosen.video_rate)
         return (tasks if chosen.task == tasks[0] else (chosen.task,)), rates
 
-    def _windows(self, media: Media, tasks: tuple[str, ...], face: str) -> Iterator[Window]:
-        used = {modality for task in tasks for modality in TASKS[task].modalities}
-        looks = "video" in used and media.info.has_video
-        eyes = self._eyes(media, face) if looks else None
-        longest = min(LONGEST, self.model.config.preprocess.audio_window or LONGEST)
-        return windows(media, eyes, "audio" in used and media.info.has_audio, longest)
-
-    def _eyes(self, media: Media, face: str) -> Gaze[Any]:
-        if isinstance(media, ClipMedia) and media.mouths is not None:
-            return Eyes(iter(media.mouths))
-        if face in CROWDS:
-            return Crowd(all_mouths(media.frames(), offline=self.offline), face)
-        return Eyes(mouth_stream(media.frames(), face=face, offline=self.offline))
-
     def _segments(
         self, media: Media, planned: Iterable[Planned], request: Request, progress: Progress | None
     ) -> Iterator[Segment]:
@@ -276,10 +262,6 @@ class Transcriber:
                     progress(each.window.end)
                 yield piece(each, utterance.rates, recognised)
 
-    def recognise(self, utterances: Sequence[Utterance], options: DecodeOptions) -> list[Recognised]:
-        """One batch on the model. A server overrides it, so that the inputs of many callers share batches."""
-        return recognise(self.model, utterances, options)
-
     def _utterance(self, planned: Planned, request: Request) -> Utterance:
         """The streams of the window that its task perceives."""
         window, modalities = planned.window, TASKS[planned.task].modalities
@@ -291,6 +273,33 @@ class Transcriber:
         )
         rates = self.model.check_rates(planned.task, request.audio_rate, request.video_rate)
         return Utterance(features, planned.task, rates, request.asks_others)
+
+    # ---- what a server does in its own way -----------------------------------------------------
+
+    def perceive(self, media: Media, tasks: tuple[str, ...], face: str) -> Iterator[Window]:
+        """Reads the input, listens and looks for faces: windows in order, lazily. A server bounds and shares it.
+
+        Args:
+            media: the open input.
+            tasks: those that may be chosen; only their streams are read.
+            face: which of several faces.
+        """
+        used = {modality for task in tasks for modality in TASKS[task].modalities}
+        looks = "video" in used and media.info.has_video
+        eyes = self._eyes(media, face) if looks else None
+        longest = min(LONGEST, self.model.config.preprocess.audio_window or LONGEST)
+        return windows(media, eyes, "audio" in used and media.info.has_audio, longest)
+
+    def recognise(self, utterances: Sequence[Utterance], options: DecodeOptions) -> list[Recognised]:
+        """One batch on the model. A server overrides it, so that the inputs of many callers share batches."""
+        return recognise(self.model, utterances, options)
+
+    def _eyes(self, media: Media, face: str) -> Gaze[Any]:
+        if isinstance(media, ClipMedia) and media.mouths is not None:
+            return Eyes(iter(media.mouths))
+        if face in CROWDS:
+            return Crowd(all_mouths(media.frames(), offline=self.offline), face)
+        return Eyes(mouth_stream(media.frames(), face=face, offline=self.offline))
 
 
 def _grouped(planned: Iterable[Planned], size: int) -> Iterator[list[Planned]]:

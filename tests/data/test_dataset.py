@@ -148,7 +148,8 @@ def test_media_without_mouth_files_are_looked_at_and_warned_of(
 
     def found(frames: object) -> Mouths:
         count = len(list(frames))  # type: ignore[call-overload]
-        return Mouths(np.full((count, 96, 96), 9, np.uint8), np.ones(count, bool), np.zeros((count, 4), np.float32))
+        nothing = np.zeros((count, 4), np.float32)
+        return Mouths(np.full((count, 96, 96), 9, np.uint8), np.ones(count, bool), nothing, nothing[:, 0])
 
     monkeypatch.setattr(module, "mouths", found)
     with caplog.at_level(logging.WARNING):

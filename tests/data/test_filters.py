@@ -106,9 +106,9 @@ def outcome(number: int, **measured: object) -> Outcome:
 
 
 def test_small_mouths_and_shifted_files() -> None:
-    late, level = np.zeros(25), np.full(25, 0.4)
-    late[12 + 8], late[12] = 0.6, 0.1
-    level[12] = 0.43  # another lag is not clearly better
+    late, level = np.zeros(51), np.full(51, 0.4)
+    late[25 - 8], late[25] = 0.6, 0.1
+    level[25 + 8] = 0.43  # no lag is clearly better
     outcomes = [outcome(i, mouth=40.0, sync=tuple(late)) for i in range(6)]
     outcomes += [outcome(i, mouth=40.0, sync=tuple(level)) for i in range(6, 12)]
     outcomes += [outcome(12, mouth=12.0), outcome(13)]
@@ -116,9 +116,10 @@ def test_small_mouths_and_shifted_files() -> None:
     assert [r.id for r in rows] == [f"u{i}" for i in (6, 7, 8, 9, 10, 11, 13)]
     assert {(d.filter, d.reason) for d in dropped} == {
         ("mouth", "the mouth is 12 pixels wide in the video; at least 20 are wanted (--min_mouth)"),
-        ("sync", "the picture is 0.32 s late (correlation 0.6); at most 0.2 s is wanted (--max_offset)"),
+        ("sync", "the picture is 0.32 s late (confidence 0.50); at most 0.2 s is wanted (--max_offset)"),
     }
     assert len(filters.sift(outcomes, PrepareOptions(max_offset=0), None)[0]) == 14
+    assert len(filters.sift(outcomes[:2], PrepareOptions(), None)[0]) == 2  # 6 s say too little
 
 
 def test_videos_that_are_mouths_already_are_taken_as_they_are(tmp_path: Path, write_wav: WriteWav) -> None:

@@ -27,7 +27,8 @@ def fake_mouths(frames: Iterable[np.ndarray], **_: object) -> Mouths:
     pictures = list(frames)
     found = np.array([p[..., 1].mean() > 100 for p in pictures], bool)
     crops = np.stack([p[:96, :96, 0] for p in pictures]) if pictures else np.zeros((0, 96, 96), np.uint8)
-    return Mouths(crops, found, np.zeros((len(pictures), 4), np.float32))
+    nothing = np.zeros((len(pictures), 4), np.float32)
+    return Mouths(crops, found, nothing, nothing[:, 0])
 
 
 @pytest.fixture(autouse=True)

@@ -70,6 +70,16 @@ def test_compose_and_prometheus_agree() -> None:
     assert scrape["scrape_configs"][0]["static_configs"][0]["targets"] == ["server:8000"]
 
 
+def test_the_launch_files_are_what_launchers_read() -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(DEPLOY / "launch.yaml"))
+    assert config.num_processes % config.num_machines == 0
+    told = (REPOSITORY / "docs" / "training.md").read_text()
+    assert all(f"deploy/{name}" in told for name in ("launch.yaml", "train.sbatch"))
+    assert subprocess.run(["bash", "-n", DEPLOY / "train.sbatch"], check=False).returncode == 0
+
+
 @pytest.mark.slow
 def test_the_install_lines_install(tmp_path: Path) -> None:
     """As the image does it, with the package index of this machine in the place of PyTorch's."""

@@ -39,7 +39,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         def see(frames: np.ndarray, **_: object) -> Mouths:
             seen = np.arange(len(frames)) < share * len(frames)
             boxes = np.where(seen[:, None], np.float32([8, 8, 32, 32]), np.nan).astype(np.float32)
-            return Mouths(np.full((len(frames), 96, 96), 90, np.uint8), seen, boxes)
+            return Mouths(np.full((len(frames), 96, 96), 90, np.uint8), seen, boxes, boxes[:, 0])
 
         monkeypatch.setattr("omni_avsr.serve.audition.mouths", see)
 

@@ -301,7 +301,7 @@ class DataConfig(Knobs):
     workers: int = Field(default=0, ge=0)
     """Loader processes; 0 = in the training process."""
     cache: str = ""
-    """Folder where the states of a frozen audio encoder are kept, computed once; empty = computed in every step."""
+    """Folder where the states of frozen encoders are kept, computed once; empty = computed in every step."""
     variants: Positive = 1
     """Augmented versions of each utterance that `cache` keeps; epoch e trains on version e modulo this."""
     augment: AugmentConfig = AugmentConfig()
@@ -362,6 +362,8 @@ class TrainConfig(Knobs):
     """What the dev split measures to choose the best checkpoints: mean task loss, or mean greedy WER over tasks."""
     init: str = ""
     """Model folder whose weights to start from; empty = fresh."""
+    fresh: tuple[Part, ...] = ()
+    """Parts that are not taken from `init` but begin anew, and so may have another form than there."""
     seed: int = 0
 
 

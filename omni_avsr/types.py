@@ -117,12 +117,13 @@ class Features:
     audio_frames: int  # valid encoder frames (50/s); 0 without audio
     video: Tensor | None  # (T, 88, 88) float32, normalised
     id: str = ""
-    states: Tensor | None = None  # (N, D) of a frozen audio encoder, computed before; then there is no mel
+    states: dict[str, Tensor] = field(default_factory=dict)  # modality -> (N, D) of its frozen encoder, computed before
 
     @property
     def video_frames(self) -> int:
         """Valid video frames (25/s); 0 without video."""
-        return 0 if self.video is None else len(self.video)
+        seen = self.states.get("video", self.video)
+        return 0 if seen is None else len(seen)
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class Batch:
     video_lengths: Tensor  # (B,) int64, frames at 25/s
     texts: tuple[str, ...] = ()  # B transcripts; empty at inference
     ids: tuple[str, ...] = ()
-    states: Tensor | None = None  # (B, N, D) of a frozen audio encoder, computed before; then there is no mel
+    states: dict[str, Tensor] = field(default_factory=dict)  # modality -> (B, N, D) that take the place of mel or video
 
     def __len__(self) -> int:
         return len(self.audio_lengths)
@@ -154,7 +155,7 @@ class Batch:
         moved: dict[str, Any] = {
             name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
-        return replace(self, **moved)
+        return replace(self, states={m: s.to(device) for m, s in self.states.items()}, **moved)
 
 
 # ---- inside the model ------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,7 +132,7 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
         self._cache: dict[int, tuple[np.ndarray | None, np.ndarray | None]] = {}
         self._cache_left = cache_bytes
         self._crossover = edges and Crossover([row.speaker for row in self.rows], self.texts, self._sample, edges)
-        self._states: States | None = None
+        self._states: dict[str, States] = {}
         self._variants = 0
         # Shared memory: loader workers that outlive an epoch see the number change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -149,6 +149,9 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
         """
         row, text = self.rows[index], self.texts[index]
         try:
+            kept = {m: s for m, of in self._states.items() if (s := of(int(self._epoch), index)) is not None}
+            if kept and len(kept) == len(self._modalities) and not self._crossover:
+                return self._features(kept, Sample(row.id, None, None), None, False), text
             sample, crop_at, flip = self._sample(index), None, False
             if self._augment is not None:
                 epoch = int(self._epoch)
@@ -164,11 +167,7 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
                     self._voices.besides(row.id),
                     self._contract.crop,
                 )
-            states = self._states and self._states(int(self._epoch), index)
-            if states is None:
-                features = extract(sample.audio, sample.mouths, self._contract, crop_at=crop_at, flip=flip, id=row.id)
-            else:
-                features = self._beside(states, sample, crop_at, flip)
+            features = self._features(kept, sample, crop_at, flip)
         except InputError as error:
             raise DataError(f"row '{row.id}' cannot be used: {error}") from error
         return features, text
@@ -177,17 +176,22 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
         """From now on the augmentation of `epoch`, also in loader workers that are already running."""
         self._epoch.fill_(epoch % self._variants if self._variants else epoch)
 
-    def use_states(self, states: States, variants: int) -> None:
-        """From now on rows carry states of a frozen audio encoder instead of a mel, for epoch numbers modulo
-        `variants`."""
-        self._states, self._variants = states, variants
+    def use_states(self, states: Mapping[str, States], variants: int) -> None:
+        """From now on rows carry states of the frozen encoders of these modalities instead of mel and picture, for
+        epoch numbers modulo `variants`."""
+        self._states, self._variants = dict(states), variants
 
-    def _beside(self, states: torch.Tensor, sample: Sample, crop_at: tuple[int, int] | None, flip: bool) -> Features:
-        """The features of the picture, with `states` for the sound."""
-        if sample.mouths is None:
-            return Features(None, len(states), None, sample.id, states)
-        seen = extract(None, sample.mouths, self._contract, crop_at=crop_at, flip=flip, id=sample.id)
-        return replace(seen, audio_frames=len(states), states=states)
+    def _features(
+        self, kept: dict[str, torch.Tensor], sample: Sample, crop_at: tuple[int, int] | None, flip: bool
+    ) -> Features:
+        """What the encoders still have to look at, beside the states that are `kept`."""
+        audio = None if "audio" in kept else sample.audio
+        crops = None if "video" in kept else sample.mouths
+        features = Features(None, 0, None, sample.id)
+        if not kept or audio is not None or crops is not None:
+            features = extract(audio, crops, self._contract, crop_at=crop_at, flip=flip, id=sample.id)
+        frames = len(kept["audio"]) if "audio" in kept else features.audio_frames
+        return replace(features, audio_frames=frames, states=kept)
 
     # ---- signals -------------------------------------------------------------------------------
 

@@ -29,16 +29,16 @@ def collate(features: Sequence[Features], texts: Sequence[str] = ()) -> Batch:
     if texts and len(texts) != len(features):
         raise InputError(f"{len(texts)} transcripts for {len(features)} clips; give one per clip, or none")
     for row in features:
-        if row.mel is None and row.video is None and row.states is None:
+        if row.mel is None and row.video is None and not row.states:
             raise InputError(f"clip '{row.id}' has neither audio nor video; leave it out")
     return Batch(
         mel=_stack([f.mel for f in features], time=1),
-        audio_lengths=torch.tensor([0 if f.mel is None and f.states is None else f.audio_frames for f in features]),
+        audio_lengths=torch.tensor([0 if f.mel is None and "audio" not in f.states else f.audio_frames for f in features]),
         video=_stack([f.video for f in features], time=0),
         video_lengths=torch.tensor([f.video_frames for f in features]),
         texts=tuple(texts),
         ids=tuple(f.id for f in features),
-        states=_stack([f.states for f in features], time=0),
+        states={m: s for m in ("audio", "video") if (s := _stack([f.states.get(m) for f in features], time=0)) is not None},
     )
 
 

@@ -131,8 +131,9 @@ class OmniAVSR(nn.Module):
         if self.config.compat.trim_to_rate and batch.video is not None:
             batch = trimmed(batch, max(self.config.video_rates))
         encoded: dict[str, Encoded] = {}
-        if batch.states is not None and "audio" in modalities:
-            encoded["audio"] = Encoded(batch.states, batch.audio_lengths)
+        for modality, states in batch.states.items():
+            if modality in modalities:
+                encoded[modality] = Encoded(states, batch.lengths(modality))
         for modality, x in (("audio", batch.mel), ("video", batch.video)):
             if x is not None and modality in modalities and modality in self.config.modalities:
                 encoder = self.encoder(modality)

@@ -1,4 +1,4 @@
-"""States of a frozen audio encoder, computed once: its window of 30 s costs much at every step and learns nothing.
+"""States of frozen encoders, computed once: they cost much at every step and learn nothing.
 
     CACHE/<digest>/0-00000.npy           states of 256 rows, one after the other: (sum of N, D), read by memory map
     CACHE/<digest>/0-00000.lengths.npy   (256,) N of each; written last, so a shard that has it is whole
@@ -36,14 +36,14 @@ ROWS = 8  # rows that the encoder hears at once
 
 @dataclass(frozen=True)
 class StateCache:
-    """The audio states of a training split on disk: a `data.dataset.States`."""
+    """The states of one modality of a training split on disk: a `data.dataset.States`."""
 
     folder: Path
     variants: int
     half: bool  # kept as bfloat16
 
     def __call__(self, epoch: int, row: int) -> torch.Tensor | None:
-        """(N, D) float32 states of a row in `epoch`; None for a row without sound."""
+        """(N, D) float32 states of a row in `epoch`; None for a row that lacks the stream."""
         variant, shard, place = epoch % self.variants, row // SHARD, row % SHARD
         lengths, states = _opened(self.path(variant, shard, "lengths.npy"), self.path(variant, shard, "npy"))
         start = int(lengths[:place].sum())
@@ -58,10 +58,26 @@ class StateCache:
         return self.folder / f"{variant}-{shard:05d}.{suffix}"
 
 
+def frozen(recipe: Recipe) -> list[str]:
+    """The modalities whose encoders `recipe` does not train.
+
+    Raises:
+        ConfigError: it trains all of them.
+    """
+    moving = {part.partition("_")[0] for part in recipe.train.parts if part.endswith("_encoder")}
+    if "video_lora" in recipe.train.parts and recipe.model.video_encoder.lora_rank:
+        moving.add("video")
+    found = [m for m in recipe.model.modalities if m not in moving]
+    if not found:
+        raise ConfigError("data.cache is for frozen encoders, and this recipe trains its own; set data.cache=''")
+    return found
+
+
 def state_cache(
     model: OmniAVSR,
     dataset: SpeechDataset,
     recipe: Recipe,
+    modality: str,
     rank: int = 0,
     world: int = 1,
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
@@ -69,48 +85,44 @@ def state_cache(
     """The cache in `data.cache`, with this process's share of what was missing computed.
 
     Args:
-        model: whose audio encoder; it must not be trained.
+        model: whose encoder of `modality`; it must not be trained.
         dataset: the rows, with their augmentation.
+        modality: one of `frozen(recipe)`.
         rank, world: this process, and how many share the work.
         autocast: as in training.
-
-    Raises:
-        ConfigError: the recipe trains the audio encoder, or the model has none.
     """
-    if "audio" not in model.config.modalities or "audio_encoder" in recipe.train.parts:
-        raise ConfigError(
-            "data.cache is for a frozen audio encoder; this recipe trains it or has none: set data.cache=''"
-        )
-    folder = Path(recipe.data.cache) / _digest(model, dataset, recipe)
+    folder = Path(recipe.data.cache) / _digest(model, dataset, recipe, modality)
     cache = StateCache(folder, recipe.data.variants, half=recipe.train.precision == "bf16")
     folder.mkdir(parents=True, exist_ok=True)
     shards = -(-len(dataset) // SHARD)
     todo = [(v, s) for v in range(cache.variants) for s in range(shards)][rank::world]
     todo = [(v, s) for v, s in todo if not cache.path(v, s, "lengths.npy").is_file()]
     if todo:
-        log.info("audio states: %d shard(s) of %d rows are computed once, in '%s'", len(todo), SHARD, folder)
+        log.info("%s states: %d shard(s) of %d rows are computed once, in '%s'", modality, len(todo), SHARD, folder)
     for variant, shard in todo:
         dataset.set_epoch(variant)
         with torch.no_grad(), autocast():
-            found = _states(model, dataset, range(shard * SHARD, min(len(dataset), (shard + 1) * SHARD)))
+            rows = range(shard * SHARD, min(len(dataset), (shard + 1) * SHARD))
+            found = _states(model, dataset, modality, rows)
         whole = torch.cat([s.to(torch.bfloat16) if cache.half else s.float() for s in found])
         _save(cache.path(variant, shard, "npy"), (whole.view(torch.int16) if cache.half else whole).numpy())
         _save(cache.path(variant, shard, "lengths.npy"), np.array([len(s) for s in found]))
     return cache
 
 
-def _states(model: OmniAVSR, dataset: SpeechDataset, rows: range) -> list[torch.Tensor]:
-    """(N, D) of each row; N = 0 without sound."""
+def _states(model: OmniAVSR, dataset: SpeechDataset, modality: str, rows: range) -> list[torch.Tensor]:
+    """(N, D) of each row; N = 0 without the stream."""
     found: list[torch.Tensor] = []
     for first in range(0, len(rows), ROWS):
         features = [dataset[i][0] for i in rows[first : first + ROWS]]
-        heard = [f for f in features if f.mel is not None]
+        present = [(f.mel if modality == "audio" else f.video) is not None for f in features]
         states: list[torch.Tensor] = []
-        if heard:
-            encoded = model.encode(collate(heard).to(model.device), ("audio",))["audio"]
+        if any(present):
+            batch = collate([f for f, has in zip(features, present, strict=True) if has])
+            encoded = model.encode(batch.to(model.device), (modality,))[modality]
             states = [s[:n] for s, n in zip(encoded.states.cpu(), encoded.lengths.tolist(), strict=True)]
-        empty = torch.zeros(0, model.encoder("audio").dim)
-        found += [empty if f.mel is None else states.pop(0) for f in features]
+        empty = torch.zeros(0, model.encoder(modality).dim)
+        found += [states.pop(0) if has else empty for has in present]
     return found
 
 
@@ -126,10 +138,10 @@ def _save(path: Path, array: np.ndarray) -> None:
     os.replace(partial, path)
 
 
-def _digest(model: OmniAVSR, dataset: SpeechDataset, recipe: Recipe) -> str:
+def _digest(model: OmniAVSR, dataset: SpeechDataset, recipe: Recipe, modality: str) -> str:
     """Of all that a state depends on."""
     digest = hashlib.sha256()
-    for name, tensor in model.encoder("audio").state_dict().items():
+    for name, tensor in model.encoder(modality).state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     rows = [(r.id, r.source.name, r.size or r.source.stat().st_size, r.start, r.end, r.frames) for r in dataset.rows]

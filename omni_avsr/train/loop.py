@@ -28,9 +28,9 @@ from omni_avsr.checkpoints import native
 from omni_avsr.checkpoints.folder import locate
 from omni_avsr.config import ModelConfig, Recipe, merge, parse
 from omni_avsr.errors import CheckpointError, ConfigError, MissingExtraError, OmniAVSRError, TrainingInterrupted
-from omni_avsr.model.omni import OmniAVSR
+from omni_avsr.model.omni import PARTS, OmniAVSR
 from omni_avsr.train import dev, state
-from omni_avsr.train.cache import state_cache
+from omni_avsr.train.cache import frozen, state_cache
 from omni_avsr.train.claim import claim
 from omni_avsr.train.corpus import Corpus
 from omni_avsr.train.memory import checkpoint_layers
@@ -91,9 +91,12 @@ class Trainer:
             checkpoint_layers(self.model)
         if recipe.data.cache:
             share = accelerator.process_index, accelerator.num_processes
-            cache = state_cache(self.model, self.corpus.train, recipe, *share, accelerator.autocast)
+            caches = {
+                m: state_cache(self.model, self.corpus.train, recipe, m, *share, accelerator.autocast)
+                for m in frozen(recipe)
+            }
             accelerator.wait_for_everyone()
-            self.corpus.train.use_states(cache, cache.variants)
+            self.corpus.train.use_states(caches, recipe.data.variants)
         self.wrapped = spread(self.model, self.knobs, accelerator)
         self.optimizer = build_optimizer(self.model, self.knobs)
         self.stepper = accelerator.prepare_optimizer(self.optimizer)
@@ -311,7 +314,7 @@ def initial_model(recipe: Recipe, texts: list[str]) -> OmniAVSR:
     """The model before the first step: fresh, or with the weights and the words of `train.init`.
 
     Raises:
-        CheckpointError: the weights of `train.init` are not those of a model like `recipe.model`.
+        CheckpointError: the weights of `train.init` are not those of a model like `recipe.model`, `train.fresh` aside.
     """
     source = recipe.train.init
     if not source:
@@ -321,8 +324,11 @@ def initial_model(recipe: Recipe, texts: list[str]) -> OmniAVSR:
     model.config = recipe.model
     # parts that the folder only refers to may stay references of the new folder too
     model.references = {part: digest for part, digest in start.references.items() if getattr(recipe.model, part).source}
+    begins_anew = [PARTS[part] for part in recipe.train.fresh]
+    weights = {n: t for n, t in start.state_dict().items() if not any(new(n) for new in begins_anew)}
+    weights |= {n: t for n, t in model.state_dict().items() if any(new(n) for new in begins_anew)}
     try:
-        model.load_state_dict(start.state_dict(), strict=True)
+        model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"train.init = '{source}' does not fit the recipe's model: {reason}") from None

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from omni_avsr.config import Recipe
+from omni_avsr.data import dataset
 from omni_avsr.errors import ConfigError
 from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.train import cache, loop
@@ -54,10 +55,10 @@ def test_whole_shards_are_kept_and_another_model_has_its_own(make_recipe: Make, 
     recipe = make_recipe("omni_st", f"data.cache={tmp_path}", "data.dev=[]")
     corpus = loop.Corpus(recipe)
     model = loop.initial_model(recipe, corpus.train.texts).eval()
-    one = cache.state_cache(model, corpus.train, recipe, rank=0, world=2)
+    one = cache.state_cache(model, corpus.train, recipe, "audio", rank=0, world=2)
     assert sorted(p.name for p in one.folder.glob("*.lengths.npy")) == ["0-00000.lengths.npy", "0-00002.lengths.npy"]
     one.path(0, 0, "lengths.npy").unlink()  # killed between the two files of a shard
-    two = cache.state_cache(model, corpus.train, recipe)
+    two = cache.state_cache(model, corpus.train, recipe, "audio")
     assert two == one
     for row in range(8):
         states = two(0, row)
@@ -66,13 +67,30 @@ def test_whole_shards_are_kept_and_another_model_has_its_own(make_recipe: Make, 
     before = np.load(two.path(0, 1, "npy")).copy()
     with torch.no_grad():
         model.encoder("audio").whisper.conv1.bias.add_(1.0)
-    other = cache.state_cache(model, corpus.train, recipe)
+    other = cache.state_cache(model, corpus.train, recipe, "audio")
     assert other.folder != two.folder
     assert not np.array_equal(np.load(other.path(0, 1, "npy")), before)
 
 
-def test_an_ear_that_learns_cannot_be_kept(make_recipe: Make, tmp_path: Path) -> None:
-    parts = "train.parts=['projectors','audio_encoder']"
+FROZEN = (*SHORT, "train.parts=['projectors','llm_lora']", "train.log_every=1")
+
+
+def test_frozen_lips_are_kept_too_and_then_no_file_is_opened(
+    make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.train(make_recipe("omni_st", *FROZEN), tmp_path / "without", progress=False)
+    kept = make_recipe("omni_st", *FROZEN, f"data.cache={tmp_path / 'cache'}", "data.variants=2")
+    loop.train(kept, tmp_path / "with", progress=False)
+    assert losses(tmp_path / "with") == pytest.approx(losses(tmp_path / "without"), rel=1e-5)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+    monkeypatch.setattr(dataset, "load_sample", lambda *_: pytest.fail("a file was opened"))
+    loop.train(kept, tmp_path / "again", progress=False)
+    assert losses(tmp_path / "again") == losses(tmp_path / "with")
+
+
+def test_encoders_that_learn_cannot_be_kept(make_recipe: Make, tmp_path: Path) -> None:
+    parts = "train.parts=['projectors','audio_encoder','video_encoder']"
     recipe = make_recipe("omni_st", parts, f"data.cache={tmp_path}", "data.dev=[]")
-    with pytest.raises(ConfigError, match=r"data\.cache is for a frozen audio encoder"):
+    with pytest.raises(ConfigError, match=r"data\.cache is for frozen encoders"):
         loop.train(recipe, tmp_path / "run", progress=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import logging
@@ -12,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from omni_avsr.checkpoints import model_info
+from omni_avsr.checkpoints.folder import ORIGIN, locate
 from omni_avsr.checkpoints.native import load_for_inference
+from omni_avsr.checkpoints.weights import digest
+from omni_avsr.data.journal import Journal
 from omni_avsr.data.manifest import Row, read_manifest
 from omni_avsr.data.normalize import normalize
 from omni_avsr.errors import DataError
@@ -22,7 +26,7 @@ from omni_avsr.evaluate.metrics import Counts, word_errors
 from omni_avsr.evaluate.provenance import provenance
 from omni_avsr.model.omni import OmniAVSR
 
-RESULTS, UTTERANCES, REPORT = "results.json", "utterances.jsonl", "report.html"
+RESULTS, UTTERANCES, REPORT, JOURNAL = "results.json", "utterances.jsonl", "report.html", ".answers.jsonl"
 log = logging.getLogger(__name__)
 
 
@@ -41,6 +45,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measures a model on a manifest, and writes results.json, utterances.jsonl and report.html to `out`.
 
+    A run that was killed goes on where it stopped when it is asked for again: answers are written down as they come.
+
     Args:
         model: "default", a model folder, a hub id, or a loaded model, which stays as it is.
         device, compute_type, fast, offline: of a model that is not loaded, as `load_for_inference`.
@@ -57,18 +63,21 @@ def evaluate(
     """
     options = options or Options()
     name = "given" if isinstance(model, OmniAVSR) else str(model)
+    weights = digest(model) if isinstance(model, OmniAVSR) else _digest(locate(model, offline))
     if not isinstance(model, OmniAVSR):
         model = load_for_inference(model, device, compute_type, fast, offline)
     normalizer = options.normalizer or model.config.preprocess.normalizer
     options = replace(options, normalizer=normalizer)
     rows = _rows(Path(manifest), options.split, normalizer)
     grid = Grid(model, rows, options)
-    answers = grid.measure(progress)
+    journal = Path(out) / JOURNAL
+    answers = grid.measure(progress, Journal(journal), f"{weights} {compute_type} {fast}")
     table, lines = _tabulate(grid, answers, options.seed)
     meta = {
         "model": name,
         "manifest": str(manifest),
         "split": options.split or None,
+        "weights": weights,
         "origin": {} if name == "given" else model_info(name, offline=offline)["origin"],
         "config": model.config.model_dump(mode="json"),
         "normalizer": normalizer,
@@ -83,7 +92,18 @@ def evaluate(
     _write(Path(out) / UTTERANCES, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     _write(Path(out) / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     _write(Path(out) / REPORT, report.render(results, lines))
+    journal.unlink(missing_ok=True)
     return results
+
+
+def _digest(folder: Path) -> str:
+    """sha256 of what a model folder holds, its origin aside; a model laid out for inference has given its weights up."""
+    sha = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ORIGIN):
+        sha.update(str(path.relative_to(folder)).encode())
+        with path.open("rb") as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+    return sha.hexdigest()
 
 
 def _rows(manifest: Path, split: str, normalizer: str) -> list[tuple[Row, str]]:

@@ -7,6 +7,7 @@ noise and utterance, so that levels differ in loudness alone and every run hears
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import zlib
@@ -14,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from omni_avsr.data.dataset import Voices, load_sample
+from omni_avsr.data.journal import Journal
 from omni_avsr.data.manifest import Row
 from omni_avsr.data.noise import load_noises, mix_noise
 from omni_avsr.data.normalize import normalize
@@ -136,20 +139,58 @@ class Grid:
         if "babble" in self.noises and len(rows) < 2:
             raise ConfigError("noise 'babble' is mixed from other utterances, and there are none; choose white or pink")
 
-    def measure(self, progress: bool) -> Answers:
-        """The answers of every system in every condition; what no noise can change is asked once."""
+    def measure(self, progress: bool, journal: Journal | None = None, of: str = "") -> Answers:
+        """The answers of every system in every condition; what no noise can change is asked once.
+
+        Args:
+            progress: a bar on standard error.
+            journal: where answers are written down as they come; utterances that it has are not asked again.
+            of: names the weights, so that answers of others are not taken for theirs.
+        """
         answers: Answers = defaultdict(dict)
+        mark = self._fingerprint(of)
+        new = [row for row in self.rows if journal is None or f"{mark} {row[0].id}" not in journal]
+        if journal is not None:
+            for row, text in self.rows:
+                if f"{mark} {row.id}" in journal:
+                    self._recall(row, text, journal[f"{mark} {row.id}"], answers)
         with _bar(len(self.rows), progress) as advance, _at_rest(self.model):
-            for start in range(0, len(self.rows), self.options.batch_size):
-                group = self.rows[start : start + self.options.batch_size]
+            advance(len(self.rows) - len(new))
+            for start in range(0, len(new), self.options.batch_size):
+                group = new[start : start + self.options.batch_size]
                 for alike in _alike([(_load(row), row, text) for row, text in group]):
                     self._measure_batch(alike, answers)
+                if journal is not None:
+                    for row, _ in group:
+                        if any(said := self._said(row, answers)):
+                            journal.put(f"{mark} {row.id}", said)
                 advance(len(group))
         for system in self.systems:
             missing = len(self.rows) - len(answers[system, self.conditions[0]])
             if missing:
                 log.warning("%s: %d row(s) lack a stream and are left out", system.task, missing)
         return answers
+
+    # ---- the journal ---------------------------------------------------------------------------
+
+    def _fingerprint(self, of: str) -> str:
+        """Of all that an answer depends on: weights, configuration, options, and the rows that babble draws on."""
+        options = {name: value for name, value in vars(self.options).items() if name != "batch_size"}
+        rows = [(row.id, text) for row, text in self.rows]
+        said = repr((of, self.model.config, options, self.systems, rows))
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+    def _said(self, row: Row, answers: Answers) -> list[tuple[str, float] | None]:
+        """What was made of `row`: hypothesis and log-probability of every system in every condition."""
+        cells = [answers[cell].get(row.id) for cell in itertools.product(self.systems, self.conditions)]
+        return [None if heard is None else (heard.hypothesis, heard.avg_logprob) for heard in cells]
+
+    def _recall(self, row: Row, text: str, said: Sequence[Sequence[Any] | None], answers: Answers) -> None:
+        for cell, heard in zip(itertools.product(self.systems, self.conditions), said, strict=True):
+            if heard is not None:
+                answers[cell][row.id] = Heard(row, text, heard[0], heard[1])
+
+    # ---- one batch -----------------------------------------------------------------------------
 
     def _measure_batch(self, group: Sequence[tuple[Sample, Row, str]], answers: Answers) -> None:
         """`group`: utterances with the same streams."""

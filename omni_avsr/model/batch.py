@@ -33,12 +33,16 @@ def collate(features: Sequence[Features], texts: Sequence[str] = ()) -> Batch:
             raise InputError(f"clip '{row.id}' has neither audio nor video; leave it out")
     return Batch(
         mel=_stack([f.mel for f in features], time=1),
-        audio_lengths=torch.tensor([0 if f.mel is None and "audio" not in f.states else f.audio_frames for f in features]),
+        audio_lengths=torch.tensor(
+            [0 if f.mel is None and "audio" not in f.states else f.audio_frames for f in features]
+        ),
         video=_stack([f.video for f in features], time=0),
         video_lengths=torch.tensor([f.video_frames for f in features]),
         texts=tuple(texts),
         ids=tuple(f.id for f in features),
-        states={m: s for m in ("audio", "video") if (s := _stack([f.states.get(m) for f in features], time=0)) is not None},
+        states={
+            m: s for m in ("audio", "video") if (s := _stack([f.states.get(m) for f in features], time=0)) is not None
+        },
     )
 
 

@@ -67,7 +67,7 @@ def frozen(recipe: Recipe) -> list[str]:
     moving = {part.partition("_")[0] for part in recipe.train.parts if part.endswith("_encoder")}
     if "video_lora" in recipe.train.parts and recipe.model.video_encoder.lora_rank:
         moving.add("video")
-    found = [m for m in recipe.model.modalities if m not in moving]
+    found: list[str] = [m for m in recipe.model.modalities if m not in moving]
     if not found:
         raise ConfigError("data.cache is for frozen encoders, and this recipe trains its own; set data.cache=''")
     return found

@@ -150,6 +150,32 @@ def test_two_runs_are_the_same_to_the_last_digit(model: OmniAVSR, manifest: Path
     assert runs[0] == runs[1]
 
 
+def test_a_killed_run_asks_only_for_what_is_missing(
+    model: OmniAVSR, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Options(snrs=[None, 0.0], noises=["white"], beam_size=1, batch_size=1)
+    whole = evaluate(manifest, model, tmp_path / "whole", options)["rows"]
+    loaded: list[str] = []
+    load = measure.load_sample
+
+    def dying(row: Row) -> Sample:
+        loaded.append(row.id)
+        if len(loaded) == 3:
+            raise KeyboardInterrupt
+        return load(row)
+
+    monkeypatch.setattr(measure, "load_sample", dying)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(manifest, model, tmp_path / "killed", options)
+    assert evaluate(manifest, model, tmp_path / "killed", options)["rows"] == whole
+    assert len(loaded) == 3 + 2  # of four utterances, two were done
+
+    monkeypatch.setattr(measure, "load_sample", load)
+    other = replace(options, seed=1)  # what was written down for one seed is not taken for another's
+    killed = evaluate(manifest, model, tmp_path / "killed", other)["rows"]
+    assert killed == evaluate(manifest, model, tmp_path / "other", other)["rows"]
+
+
 # ---- noise -----------------------------------------------------------------------------------
 
 

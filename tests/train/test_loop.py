@@ -246,6 +246,18 @@ def test_starting_from_a_model_folder(straight: Path, make_recipe: Make, tmp_pat
         loop.initial_model(wider, [])
 
 
+def test_parts_that_begin_anew_may_have_another_form(straight: Path, make_recipe: Make) -> None:
+    start = native.load_model(straight / "model").state_dict()
+    anew = ("model.projector.hidden=33", "model.lora.strategy=T", "train.fresh=['projectors','llm_lora']")
+    recipe = make_recipe("omni_st", *BUSY, f"train.init={straight / 'model'}", *anew)
+    found = loop.initial_model(recipe, []).state_dict()
+    kept = [n for n in found if not n.startswith("projector.") and not (n.startswith("llm.") and ".lora_" in n)]
+    assert len(kept) > 30
+    assert all(torch.equal(found[n], start[n]) for n in kept)
+    assert found["projector.mlps.audio_0.0.weight"].shape[0] == 33
+    assert not any(n.endswith(".shared") for n in found)
+
+
 # ---- what is refused -----------------------------------------------------------------------------
 
 

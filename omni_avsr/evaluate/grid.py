@@ -97,7 +97,7 @@ def evaluate(
 
 
 def _digest(folder: Path) -> str:
-    """sha256 of what a model folder holds, its origin aside; a model laid out for inference has given its weights up."""
+    """sha256 of a model folder, its origin aside: a model laid out for inference has given its weights up."""
     sha = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ORIGIN):
         sha.update(str(path.relative_to(folder)).encode())

@@ -1,10 +1,12 @@
 """Load on `omni-avsr serve`: throughput against one by one, latency, memory, and what misbehaving clients do to others.
 
-    python benchmarks/load.py --requests 300 --concurrency 1 4 16 -o benchmarks/load.json
+    python benchmarks/load.py                     all of it: 2,000 good requests each by 1, 4 and 16 clients, into
+                                                  results/load.json and docs/scaling.md; some 35 minutes of processor
+    python benchmarks/load.py --requests 100 --concurrency 4 -o /tmp/load.json
 
-Every answer is compared with the one that the same file and settings got alone. While the load runs, some clients break
-off, some trickle, some send garbage or too much. A server process is started for the run, on this machine: clients and
-server share its cores.
+A level that is in the output already, of the same version and arguments, is not run again. Every answer is compared
+with the one that the same file and settings got alone. While the load runs, some clients break off, some trickle, some
+send garbage or too much. A server process is started for each level, on this machine: clients and server share its cores.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ from omni_avsr.types import SAMPLE_RATE
 
 ROUTE = "/v1/audio/transcriptions"
 INSIDE = ("requests_present", "uploads_present", "utterances_waiting")  # gauges that end at 0
+OUTPUT = Path(__file__).parent / "results" / "load.json"
+DOCS = Path(__file__).parents[1] / "docs" / "scaling.md"
 MEGABYTES = 8  # what the server takes; the oversize client sends more
 
 
@@ -75,42 +79,53 @@ def main() -> None:
     parser.add_argument("--beam_size", type=int, default=5)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--audio_only", action="store_true", help="no pictures: the model is then the bottleneck")
-    parser.add_argument("-o", "--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
-    results = asyncio.run(measure(arguments))
-    arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+    results = begun(arguments)
+    for concurrency in arguments.concurrency:
+        if all(row["concurrency"] != concurrency for row in results["rows"]):
+            results["rows"].append(asyncio.run(measure(arguments, concurrency)))
+            results["rows"].sort(key=lambda row: row["concurrency"])
+            arguments.output.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
+    if arguments.output == OUTPUT:
+        into_docs(table(results))
 
 
-async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """All concurrencies on one server."""
+def begun(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The results so far of the same version and arguments, or new ones without rows."""
+    version = ["git", "rev-parse", "--short", "HEAD"]
+    own = {
+        "what": "benchmarks/load.py",
+        "arguments": {k: v for k, v in vars(arguments).items() if k not in ("output", "concurrency")},
+        "commit": subprocess.run(version, capture_output=True, text=True).stdout.strip(),
+        "machine": f"{processor()}, {len(os.sched_getaffinity(0))} cores",
+    }
+    with suppress(OSError, ValueError):
+        before = json.loads(arguments.output.read_text())
+        if all(before.get(key) == value for key, value in own.items()):
+            return before
+    return own | {"rows": []}
+
+
+async def measure(arguments: argparse.Namespace, concurrency: int) -> dict[str, Any]:
+    """One concurrency on a server of its own."""
     with TemporaryDirectory() as folder, served(arguments) as url:
         async with httpx.AsyncClient(base_url=url, timeout=600, limits=httpx.Limits(max_connections=None)) as client:
             await ready(client)
             calls = [await alone(client, call) for call in kinds(Path(folder), arguments.audio_only)]
-            rows = []
-            for concurrency in arguments.concurrency:
-                before = await counters(client)
-                began = time.perf_counter()
-                tally = await load(client, calls, arguments.requests, concurrency, arguments.misbehaving)
-                elapsed = time.perf_counter() - began
-                rows.append(row(concurrency, tally, elapsed, before, await counters(client)))
-                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-            left = await counters(client)
-    return {
-        "what": "benchmarks/load.py " + " ".join(sys.argv[1:]),
+            before = await counters(client)
+            began = time.perf_counter()
+            tally = await load(client, calls, arguments.requests, concurrency, arguments.misbehaving)
+            elapsed = time.perf_counter() - began
+            after = await counters(client)
+    found = row(concurrency, tally, elapsed, before, after) | {
+        "left_inside": {name: after[f"omni_avsr_{name}"] for name in INSIDE},
+        "load_average": round(os.getloadavg()[1], 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-        ).stdout.strip(),
-        "machine": f"{processor()}, {len(os.sched_getaffinity(0))} cores, load average {os.getloadavg()[1]:.1f}",
-        "calls": [{"name": c.name, "bytes": len(c.content), **c.fields} for c in calls],
-        "requests": arguments.requests,
-        "left_inside": {
-            k: left[f"omni_avsr_{k}"] for k in ("requests_present", "uploads_present", "utterances_waiting")
-        },
-        "rows": rows,
     }
+    print(json.dumps(found), file=sys.stderr, flush=True)
+    return found
 
 
 # ---- what is sent ------------------------------------------------------------------------------
@@ -327,7 +342,7 @@ def row(
 
 
 def table(results: dict[str, Any]) -> str:
-    """For `benchmarks/README.md`."""
+    """For `docs/scaling.md`."""
     rows = results["rows"]
     alone = next((r["requests_per_second"] for r in rows if r["concurrency"] == 1), None)
     columns = ("clients", "requests/s", "against one by one", "CPU s/request", "p50 s", "p95 s", "utterances/batch")
@@ -335,13 +350,22 @@ def table(results: dict[str, Any]) -> str:
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for r in rows:
         ratio = f"{r['requests_per_second'] / alone:.2f}" if alone else "–"
+        lost = f"{r['wrong_or_lost']} of {r['requests']}"
         memory = f"{r['memory_mb'][0]} → {r['memory_mb'][-1]}"
         cpu = r["server_cpu_seconds"] / r["requests"]
         lines.append(
             f"| {r['concurrency']} | {r['requests_per_second']:.2f} | {ratio} | {cpu:.2f} | {r['p50_seconds']:.2f} "
-            f"| {r['p95_seconds']:.2f} | {r['utterances_per_batch']:.2f} | {memory} | {r['wrong_or_lost']} |"
+            f"| {r['p95_seconds']:.2f} | {r['utterances_per_batch']:.2f} | {memory} | {lost} |"
         )
     return "\n".join(lines)
+
+
+def into_docs(new: str) -> None:
+    """Puts the table in the place of the one that `DOCS` has."""
+    heading = new.partition("\n")[0]
+    before, _, rest = DOCS.read_text().partition(heading)
+    _, _, after = rest.partition("\n\n")
+    DOCS.write_text(f"{before}{new}\n\n{after}")
 
 
 def processor() -> str:

@@ -1,6 +1,7 @@
 """What each saving of the training loop is worth on this machine, and whether `train --plan` keeps its word.
 
     python benchmarks/training.py                                  tiny and small, on noise, on a CPU
+    python benchmarks/training.py --memory -o benchmarks/results/plan_memory.json      only: the plan's memory
     python benchmarks/training.py --recipe omni_st --set data.train='["lrs3/manifest.jsonl"]'      full size, on a GPU
 
 Variants take turns in one process, so that a busy machine hits all of them alike; ratios are to the first one. Without
@@ -10,9 +11,15 @@ a GPU, seconds are those of the processor that this process had (one thread), wh
 from __future__ import annotations
 
 import argparse
+import gc
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,14 +95,93 @@ def run(recipe: Recipe) -> float:
     return (marks[-1] - marks[0]) / (len(marks) - 1)
 
 
+# ---- memory ------------------------------------------------------------------------------------
+
+MEMORY_STEPS = 5
+MEMORY = {
+    "default, everything trained": (),
+    "default, LoRA and projectors": ("train.parts=['projectors','llm_lora']",),
+    "default, LoRA and projectors, recomputed": (
+        "train.parts=['projectors','llm_lora']",
+        "train.checkpointing=true",
+    ),
+}
+
+
+def resident(what: str) -> float:
+    """MB of this process: 'VmRSS' now, 'VmHWM' at most since `forget_peak`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what))
+
+
+def forget_peak() -> None:
+    """The peak of this process is from now on counted anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak(settings: list[str]) -> dict[str, float]:
+    """What a plan says, and the most that a run's steps took: weights, and all that came on top of a built model.
+
+    The plan goes first, so that what libraries take when they are first used is there before the run.
+    """
+    recipe = load_recipe("default", settings)
+    found = plan(recipe, MEMORY_STEPS - 1)
+    gc.collect()
+    others: list[float] = []
+    marks: list[float] = []
+    step = loop.Trainer._step
+
+    def watched(self: loop.Trainer, group: list) -> None:
+        if not others:
+            others.append(resident("VmRSS") - sum(p.nbytes for p in self.model.parameters()) / 2**20)
+        forget_peak()
+        step(self, group)
+        marks.append(resident("VmHWM") - others[0])
+
+    loop.Trainer._step = watched  # type: ignore[method-assign]
+    short = recipe.train.model_copy(update={"max_steps": MEMORY_STEPS})
+    with tempfile.TemporaryDirectory() as folder:
+        loop.train(recipe.model_copy(update={"train": short}), Path(folder) / "run", progress=False)
+    return {"planned": found.memory, "activations": found.activations, "measured": max(marks)}
+
+
+def memory(folder: Path) -> list[dict[str, Any]]:
+    """Rows of plan and run, each in a process of its own, which gives back what it frees at once."""
+    data = [f"data.train=['{corpus(folder, 60)}']", "data.dev=[]", "data.workers=0", "data.frames_per_batch=800"]
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    rows = []
+    for label, knobs in MEMORY.items():
+        line = [sys.executable, __file__, "--peak", json.dumps([*data, "train.ctc_epochs=0", *knobs])]
+        done = subprocess.run(line, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        rounded = {name: round(value) for name, value in found.items()}
+        rows.append({"recipe": label, **rounded, "ratio": round(found["planned"] / found["measured"], 2)})
+        print("| " + " | ".join(map(str, rows[-1].values())) + " |", flush=True)
+    return rows
+
+
 def main() -> None:
-    """Prints two tables."""
+    """Prints two tables, or that of the memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="")
     parser.add_argument("--set", nargs="*", default=[], dest="settings")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--probes", type=int, default=6)
+    parser.add_argument("--memory", action="store_true", help="only: the plan's memory against that of a run")
+    parser.add_argument("-o", "--output", type=Path, help="JSON of --memory")
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.peak:
+        print(json.dumps(peak(json.loads(given.peak))))
+        return
+    if given.memory:
+        with tempfile.TemporaryDirectory() as name:
+            rows = memory(Path(name))
+        if given.output:
+            given.output.write_text(
+                json.dumps({"what": "benchmarks/training.py --memory", "MB": rows}, indent=1) + "\n"
+            )
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if given.recipe:

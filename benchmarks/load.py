@@ -6,7 +6,7 @@
 
 A level that is in the output already, of the same version and arguments, is not run again. Every answer is compared
 with the one that the same file and settings got alone. While the load runs, some clients break off, some trickle, some
-send garbage or too much. A server process is started for each level, on this machine: clients and server share its cores.
+send garbage or too much. A server process is started for each level, on this machine: both sides share its cores.
 """
 
 from __future__ import annotations

@@ -166,21 +166,27 @@ def reference(model: OmniAVSR, clips: Sequence[Features], beams: int, tokens: in
             prefix = model.prefixes("avsr", model.project(encoded, RATES).tokens, [0])[0]
         passes = iter(["prompt", *["answer"] * tokens])
         hooks = stages.watch(model.llm.base_model, lambda passes=passes: next(passes))
-        with stages.measured("search"), model.adapters.use("avsr"):
-            out = model.llm.generate(
-                inputs_embeds=prefix[None],
-                attention_mask=torch.ones(1, len(prefix), dtype=torch.long),
-                num_beams=beams,
-                max_new_tokens=tokens,
-                do_sample=False,
-                eos_token_id=model.tokenizer.eos_id,
-                pad_token_id=model.tokenizer.pad_id,
-            )
+        with stages.measured("search"):
+            said.append(generated(model, prefix, "avsr", beams, tokens))
         for hook in hooks:
             hook.remove()
-        said.append([token for token in out[0].tolist() if token != model.tokenizer.eos_id])
     stages.seconds["search"] -= stages.seconds["prompt"] + stages.seconds["answer"]
     return said
+
+
+def generated(model: OmniAVSR, prefix: Tensor, task: str, beams: int, tokens: int) -> list[int]:
+    """What transformers' `generate` says after `prefix` (L, H), of which it makes a copy per beam; without its end."""
+    with model.adapters.use(task):
+        out = model.llm.generate(
+            inputs_embeds=prefix[None],
+            attention_mask=torch.ones(1, len(prefix), dtype=torch.long),
+            num_beams=beams,
+            max_new_tokens=tokens,
+            do_sample=False,
+            eos_token_id=model.tokenizer.eos_id,
+            pad_token_id=model.tokenizer.pad_id,
+        )
+    return [token for token in out[0].tolist() if token != model.tokenizer.eos_id]
 
 
 @torch.inference_mode()

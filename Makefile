@@ -8,11 +8,12 @@ OUT    ?= out/demo
 CASES  ?= 2000
 GOLDENS ?= ../shared/reference/official
 GRID   ?= ../shared/data/grid
+CLIPS  ?= runs/data/grid/manifest.jsonl
 # one voice, hardly disturbed: with 1,500 voices in noise from the first step on, the ear learns nothing for 2,000 steps
 CLEAN_START = --set data.train='["runs/data/grid/manifest.jsonl"]' --set data.augment.ramp_epochs=100 \
               --set train.epochs=16 --set train.ctc_epochs=16
 
-.PHONY: demo test test-slow test-scale fuzz check parity default clean
+.PHONY: demo test test-slow test-scale fuzz check parity plain default clean
 
 demo: $(VENV)/.demo        ## transcribe the bundled clip by ear, by lips and by both
 	$(BIN)/python scripts/demo.py $(OUT)
@@ -35,6 +36,10 @@ check: $(VENV)/.dev        ## ruff and mypy
 
 parity: $(VENV)/.dev       ## every golden tensor of the official code (GOLDENS=dir)
 	OMNI_AVSR_GOLDENS=$(GOLDENS) $(PYTEST) tests/parity
+
+plain: $(VENV)/.dev        ## exact mode against transformers' generate, and every compute type's words, on real clips (CLIPS=manifest)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/plain_path.py $(CLIPS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compute_types.py $(CLIPS)
 
 default: $(VENV)/.dev      ## train the shipped model from GRID=dir: two cores, two hours
 	mkdir -p runs/corpora/voices runs/corpora/heads

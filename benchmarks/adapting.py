@@ -47,7 +47,7 @@ def measured(manifest: Path, model: str, out: Path) -> dict[str, dict[str, float
     line += ["--tasks", "asr", "vsr", "avsr", "--audio_rates", "4", "--video_rates", "2", "-o", str(out)]
     subprocess.run(line, check=True)
     rows = json.loads((out / "results.json").read_text())["rows"]
-    return {row["task"]: {m: round(row[m], 2) for m in MEASURES} for row in rows}
+    return {row["task"]: {m: round(100 * row[m], 1) for m in MEASURES} for row in rows}
 
 
 def compared(seed: int, folder: Path) -> dict[str, Any]:

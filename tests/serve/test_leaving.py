@@ -87,11 +87,11 @@ def test_nothing_stays_open(server: Server, sound: bytes, spool: Path) -> None:
 
 def test_a_file_that_ffmpeg_would_search_for_hours(serve: Serve, sound: bytes) -> None:
     """Zeros after the sound are two million empty chunks to the demuxer, each read for itself."""
-    server = serve(timeout=1)
+    server = serve(timeout=5)  # the upload has as long, on a busy machine too
     began = time.monotonic()
     assert server.post(sound + b"\0" * 16_000_000).status_code == 504
     wait_until(lambda: not server.desk._present)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 30
 
 
 # ---- the server leaves -------------------------------------------------------------------------

@@ -210,7 +210,7 @@ def ours(model: OmniAVSR, clips: Sequence[Features], beams: int, tokens: int, st
 
 # ---- the run ---------------------------------------------------------------------------------
 
-SETTINGS = ("beams", "tokens", "threads")  # what makes two runs parts of one
+SETTINGS = ("beams", "tokens", "threads", "versions")  # what makes two runs parts of one
 
 
 @dataclass

@@ -13,7 +13,7 @@ CLIPS  ?= runs/data/grid/manifest.jsonl
 CLEAN_START = --set data.train='["runs/data/grid/manifest.jsonl"]' --set data.augment.ramp_epochs=100 \
               --set train.epochs=16 --set train.ctc_epochs=16
 
-.PHONY: demo test test-slow test-scale fuzz check parity plain default clean
+.PHONY: demo test test-slow test-scale fuzz check parity plain default findings clean
 
 demo: $(VENV)/.demo        ## transcribe the bundled clip by ear, by lips and by both
 	$(BIN)/python scripts/demo.py $(OUT)
@@ -51,6 +51,10 @@ default: $(VENV)/.dev      ## train the shipped model from GRID=dir: two cores, 
 	OMP_NUM_THREADS=1 $(BIN)/omni-avsr train default -o runs/default_start $(CLEAN_START)
 	OMP_NUM_THREADS=1 $(BIN)/omni-avsr train default -o runs/default --set train.init=runs/default_start/model
 	$(BIN)/python scripts/ship.py runs/default/model
+
+findings: $(VENV)/.dev     ## the study of docs/findings.md: what is not stored yet, then the page; CPU, an hour
+	[ -f runs/data/grid/manifest.jsonl ] || $(BIN)/omni-avsr prepare grid $(GRID) -o runs/data/grid --mouths
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.findings
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "omni-avsr needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'

@@ -141,7 +141,7 @@ STUDIES: dict[str, Study] = {
         "One model for all rates, a model per rate, or pooling afterwards",
         "The matryoshka model draws one audio and one video rate a step; a model of fixed rates trains them in every "
         "step, so each of its rates has had twice the utterances; the matryoshka model of twice the steps has had as "
-        "many for each rate, and costs what the two fixed ones cost together. *Pooled afterwards*: the model trained at "
+        "many for each rate, and costs what both fixed ones cost together. *Pooled afterwards*: the model trained at "
         "4 and 2 only, whose projectors are given averages over 16 and 5 states at test time.",
         (
             Entry("unified_long", "matryoshka, twice the steps"),

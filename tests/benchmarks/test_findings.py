@@ -62,8 +62,7 @@ def test_strategies_train_equally_many_parameters() -> None:
 @pytest.mark.parametrize("name", [n for n, run in RUNS.items() if any("smop" in s for s in run.sets)])
 def test_mixtures_have_as_many_active_parameters_as_the_dense_projector(name: str) -> None:
     config = inherited(load_recipe(RECIPE, [*RUNS[name].overrides(0), f"train.init={BASE}"])).model.projector
-    dense = inherited(load_recipe(RECIPE, [f"train.init={BASE}"])).model.projector
-    assert config.hidden * config.top_k == dense.hidden
+    assert config.hidden * config.top_k == 384  # that of the base, which stays when the shipped model changes
 
 
 def test_only_what_differs_from_the_plan_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

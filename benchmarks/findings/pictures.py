@@ -64,7 +64,7 @@ def noise(curves: Curves, titles: dict[str, str], path: Path) -> None:
         axes.set_title(titles[kind])
         axes.set_xlabel("SNR, dB")
         axes.grid(axis="y", alpha=0.25)
-        axes.set_ylim(bottom=0)
+    panels[0][0].set_ylim(bottom=0)  # after the last curve: the panels share their scale
     panels[0][0].set_ylabel("WER, %")
     panels[0][0].legend(frameon=False)
     _save(figure, path)
@@ -84,7 +84,7 @@ def frontier(rows: Sequence[tuple[Result, Estimate]], path: Path) -> None:
             axes.errorbar(row[name], estimate.value, yerr=bars, fmt="o", ms=6, color=colour, mfc=face, elinewidth=1)
         axes.set_xlabel(label)
         axes.grid(alpha=0.25)
-        axes.set_ylim(bottom=0)
+    panels[0].set_ylim(bottom=0)
     panels[0].set_ylabel("WER, %")
     for task in dict.fromkeys(row["task"] for row, _ in rows):
         panels[1].plot([], [], "o", color=COLOURS[task], label=task.upper())

@@ -272,6 +272,8 @@ class AugmentConfig(Knobs):
     """Share of samples that are joined, at the edges of words, from utterances of one speaker with as many words."""
     speed: tuple[float, float] = (1.0, 1.0)
     """Speed factor drawn uniformly; audio and video change together."""
+    revoice: Probability = 0.0
+    """Share of samples that are said in another voice: pitch and formants moved, lengths kept; extra `synthetic`."""
     warp: float = Field(default=0.0, ge=0, le=0.5)
     """Mouths are turned (radians), scaled and stretched by up to so much; one draw per clip."""
     video_corruption: Probability = 0.0

@@ -1,4 +1,4 @@
-"""What is done to an utterance in training, in this order: speed, warp, corruption, time masks, noise, crop, mirror.
+"""What is done to an utterance in training, in turn: voice, speed, warp, corruption, time masks, noise, crop, mirror.
 
 What joins several utterances comes before (`crossover.py`). All chance comes from the generator that is passed in:
 the same generator state gives the same sample. What is passed in is never changed.
@@ -16,6 +16,7 @@ import soxr
 from omni_avsr.config import AugmentConfig
 from omni_avsr.data.corrupt import AUDIO_CORRUPTIONS, VIDEO_CORRUPTIONS, Corruption
 from omni_avsr.data.noise import NOISES, Noise, Utterances, load_noises, mix_noise
+from omni_avsr.data.revoice import revoice
 from omni_avsr.types import FPS, MOUTH_SIZE, SAMPLE_RATE, Sample
 
 __all__ = ["NOISES", "augment", "change_speed", "load_noises", "mix_noise", "time_masks", "warp"]
@@ -43,6 +44,8 @@ def augment(
         the last three arguments of `media.features.extract`.
     """
     audio, mouths = sample.audio, sample.mouths
+    if audio is not None and config.revoice and rng.random() < config.revoice:
+        audio = revoice(audio, rng)
     slowest, fastest = config.speed
     if (slowest, fastest) != (1.0, 1.0):
         audio, mouths = change_speed(audio, mouths, round(float(rng.uniform(slowest, fastest)), 2))

@@ -27,7 +27,7 @@ def test_the_pitch_moves_and_the_timing_stays(speech: np.ndarray) -> None:
     pitches = []
     for seed in range(4):
         other = revoice(speech, np.random.default_rng(seed))
-        assert other.shape == speech.shape and other.dtype == np.float32
+        assert (other.shape, other.dtype) == (speech.shape, np.float32)
         assert np.corrcoef(loudness(speech), loudness(other))[0, 1] > 0.8
         pitches.append(median_pitch(other))
     assert max(pitches) > 1.5 * min(pitches)

@@ -24,7 +24,7 @@ SHORTEST = SAMPLE_RATE // 10  # samples; less has no pitch that could be found
 
 
 def revoice(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(S,) float32 -> the same length in a voice that `rng` draws; what is not voiced keeps its pitch of none.
+    """(S,) float32 -> the same length in a voice that `rng` draws; where there is next to no voice, a copy.
 
     Raises:
         MissingExtraError: parselmouth is not installed.
@@ -44,5 +44,8 @@ def revoice(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         # The overlap-add draws where periods begin in what has no voice; the generator is Praat's own, of the process.
         run(f"random_initializeWithSeedUnsafelyButPredictably ({rng.integers(1 << 31)})")
         sound = parselmouth.Sound(audio.astype(np.float64), SAMPLE_RATE)
-        changed = call(sound, "Change gender", *SEARCHED, formants, pitch, liveliness, 1.0)
+        try:
+            changed = call(sound, "Change gender", *SEARCHED, formants, pitch, liveliness, 1.0)
+        except parselmouth.PraatError:  # too few voiced periods to lay out anew: one in some ten thousand samples
+            return audio.copy()
     return changed.values[0].astype(np.float32)

@@ -12,6 +12,7 @@ from omni_avsr.transcribe.subtitles import WRITERS, segment_json
 from omni_avsr.types import Segment, Transcript
 
 Granularities = Collection[str]  # of 'segment', 'word'
+UNSEEN = "unknown"  # the speaker of a voice that belongs to nobody in the picture
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Format:
     media_type: str
     write: Callable[[Transcript, Granularities], str]
     streams: bool = False
+    face: str = "largest"  # whose lips are read where the request does not say
 
 
 def as_json(transcript: Transcript, _: Granularities) -> str:
@@ -53,8 +55,8 @@ def verbose_json(transcript: Transcript, granularities: Granularities) -> str:
 
 
 def diarized_json(transcript: Transcript, _: Granularities) -> str:
-    """Who said what: speakers are A, B, ... in the order in which they speak."""
-    speakers: dict[str | None, str] = {}
+    """Who said what: speakers are A, B, ... in the order in which they speak; `UNSEEN` is whoever is not seen."""
+    speakers: dict[str, str] = {}
     return json.dumps(
         {
             "task": "transcribe",
@@ -66,23 +68,27 @@ def diarized_json(transcript: Transcript, _: Granularities) -> str:
     )
 
 
-def diarized(segment: Segment, speakers: dict[str | None, str]) -> dict[str, Any]:
+def diarized(segment: Segment, speakers: dict[str, str]) -> dict[str, Any]:
     """One segment of it.
 
     Args:
         segment: with or without a speaker.
-        speakers: the names of those who have spoken; grows.
+        speakers: the letters of those who have spoken; grows.
     """
-    names = ascii_uppercase
-    label = speakers.setdefault(segment.speaker, names[len(speakers)] if len(speakers) < len(names) else "?")
     return {
         "type": "transcript.text.segment",
         "id": f"seg_{segment.id:03d}",
         "start": round(segment.start, 3),
         "end": round(segment.end, 3),
         "text": segment.text,
-        "speaker": label,
+        "speaker": UNSEEN if segment.speaker is None else speakers.setdefault(segment.speaker, letter(len(speakers))),
     }
+
+
+def letter(number: int) -> str:
+    """A, B, ... Z, A2, B2, ... for 0, 1, ... 25, 26, 27, ..."""
+    round, place = divmod(number, len(ascii_uppercase))
+    return ascii_uppercase[place] + (str(round + 1) if round else "")
 
 
 def tokens(transcript: Transcript) -> dict[str, Any]:
@@ -105,7 +111,7 @@ FORMATS: dict[str, Format] = {
     "srt": Format("text/plain; charset=utf-8", lambda transcript, _: WRITERS["srt"](transcript)),
     "verbose_json": Format("application/json", verbose_json),
     "vtt": Format("text/vtt; charset=utf-8", lambda transcript, _: WRITERS["vtt"](transcript)),
-    "diarized_json": Format("application/json", diarized_json, streams=True),
+    "diarized_json": Format("application/json", diarized_json, streams=True, face="all"),
 }
 
 
@@ -126,7 +132,7 @@ class Narrator:
 
     def __init__(self, response_format: str) -> None:
         self._diarized = response_format == "diarized_json"
-        self._speakers: dict[str | None, str] = {}
+        self._speakers: dict[str, str] = {}
         self._said = False
 
     def segment(self, segment: Segment) -> bytes:

@@ -34,7 +34,9 @@ class Form(BaseModel):
     task: Annotated[str, Field(description="auto, asr (listen), vsr (read lips) or avsr (both).")] = "auto"
     audio_rate: Annotated[int | None, Field(description="Audio frames (50/s) per token; none = the finest.")] = None
     video_rate: Annotated[int | None, Field(description="Video frames (25/s) per token; none = the finest.")] = None
-    face: Annotated[str, Field(description="Which of several faces: largest or x,y,w,h.")] = "largest"
+    face: Annotated[
+        str | None, Field(description="Of several: largest, x,y,w,h, active or all; none = largest, all if diarized.")
+    ] = None
     keywords: Annotated[
         list[str], Field(alias="keywords[]", description="Words that are preferred where the model is in doubt.")
     ] = []
@@ -61,7 +63,7 @@ class Form(BaseModel):
             audio_rate=self.audio_rate,
             video_rate=self.video_rate,
             beam_size=settings.beam_size,
-            face=self.face,
+            face=self.face or FORMATS[self.response_format].face,
             batch_size=1 if self.stream else GROUP,
             word_timestamps="word" in self.timestamp_granularities,
             hotwords=",".join(self.keywords),

@@ -11,7 +11,7 @@ import srt
 import webvtt
 from openai.types.audio import TranscriptionTextDeltaEvent, TranscriptionTextDoneEvent
 
-from omni_avsr.serve.answers import FORMATS
+from omni_avsr.serve.answers import FORMATS, UNSEEN
 from tests.serve.conftest import Serve, Server
 
 TALK = "asr 4 asr 4 asr 4 asr 4 asr 4"
@@ -74,7 +74,7 @@ def test_words_and_segments_as_asked_for(server: Server, talk: bytes) -> None:
 def test_diarized_json(server: Server, talk: bytes) -> None:
     answer = ask(server, talk, response_format="diarized_json", chunking_strategy="auto")
     assert isinstance(answer, openai.types.audio.TranscriptionDiarized)
-    assert [(s.id, s.speaker, s.text) for s in answer.segments] == [(f"seg_{i:03d}", "A", "asr 4") for i in range(5)]
+    assert [(s.id, s.speaker, s.text) for s in answer.segments] == [(f"seg_{i:03d}", UNSEEN, "asr 4") for i in range(5)]
 
 
 def test_every_format_of_the_client_is_a_row() -> None:
@@ -103,7 +103,7 @@ def test_streamed_speakers(server: Server, talk: bytes) -> None:
     kinds = [event.type for event in events]
     assert kinds == ["transcript.text.delta", "transcript.text.segment"] * 5 + ["transcript.text.done"]
     assert events[0].segment_id == events[1].id
-    assert events[1].speaker == "A"
+    assert events[1].speaker == UNSEEN  # nobody is seen in a sound
 
 
 def test_segments_come_when_they_are_ready(serve: Serve, spoken: list[list[str]], talk: bytes) -> None:

@@ -1,21 +1,22 @@
 """PyTorch's pickled files read without running anything in them.
 
-A pickle is a program that may call whatever it can import. This reader imports nothing on its behalf: tensors,
-storages and plain containers are made, classes of the programs that write such files become empty shells, and every
-other name is refused.
+A pickle is a program that may call whatever it can import, and set attributes of whatever it is given. This reader
+imports nothing on its behalf and gives it nothing that lives on: of torch it gets stand-ins made for the file, classes
+of the programs that write such files become empty shells, and every other name is refused.
 """
 
 from __future__ import annotations
 
 import pickle
+import tarfile
 import types
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from omni_avsr.errors import CheckpointError
 
@@ -84,12 +85,54 @@ def plain(value: Any, depth: int = 12) -> Any:
     return value
 
 
-def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    # a pickle can set attributes of what it is given; it gets a wrapper, never the function itself
-    return lambda *args: function(*args)
+# ---- what a pickle gets ----------------------------------------------------------------------
 
 
-def _reconstruct(kind: type, base: Any = None, state: Any = None) -> Any:
+class _Given:
+    """What a pickle may use but not change: its opcode BUILD ends here."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("a pickle may not change what it is given")
+
+
+class _Maker(_Given):
+    """Stands for a function or a class that the pickle calls."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._make = make
+
+    def __call__(self, *args: Any) -> Any:
+        return self._make(*args)
+
+
+class _Storage(_Given):
+    """Stands for a class of storages, of which torch.load asks the type of the elements."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+
+class _Ordered(dict[Any, Any]):
+    """Stands for collections.OrderedDict, whose attributes (a state dict's `_metadata`) are left out."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _tensor(storage: Any, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor:
+    """torch._utils._rebuild_tensor and _rebuild_tensor_v2 without hooks and gradients; the bounds are checked."""
+    return torch._utils._rebuild_tensor(storage, offset, size, stride)
+
+
+def _shell(kind: Any, base: Any = None, state: Any = None) -> Any:
     """copyreg._reconstructor for shells only."""
     if not (isinstance(kind, type) and issubclass(kind, Shell)):
         raise pickle.UnpicklingError("copyreg may only make shells")
@@ -98,23 +141,36 @@ def _reconstruct(kind: type, base: Any = None, state: Any = None) -> Any:
 
 def _allowed() -> dict[tuple[str, str], Any]:
     """Module and name -> what the pickle gets instead; made anew for each file."""
-    utils = torch._utils
     table: dict[tuple[str, str], Any] = {
-        ("collections", "OrderedDict"): OrderedDict,
-        ("collections", "defaultdict"): _wrapped(lambda *args: {}),
-        ("torch", "Size"): torch.Size,
-        ("torch", "device"): torch.device,
-        ("copyreg", "_reconstructor"): _wrapped(_reconstruct),
-        ("copy_reg", "_reconstructor"): _wrapped(_reconstruct),
+        ("collections", "OrderedDict"): _Maker(_Ordered),
+        ("collections", "defaultdict"): _Maker(lambda *args: {}),
+        ("torch", "Size"): _Maker(torch.Size),
+        ("torch", "device"): _Maker(torch.device),
+        ("torch._utils", "_rebuild_tensor"): _Maker(_tensor),
+        ("torch._utils", "_rebuild_tensor_v2"): _Maker(_tensor),
+        ("torch._utils", "_rebuild_parameter"): _Maker(lambda data, *rest: torch.nn.Parameter(data, False)),
+        ("copyreg", "_reconstructor"): _Maker(_shell),
+        ("copy_reg", "_reconstructor"): _Maker(_shell),
     }
-    for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"):
-        table["torch._utils", name] = _wrapped(getattr(utils, name))
     for name, kind in _BUILTINS.items():
         table["builtins", name] = table["__builtin__", name] = kind
     for name, value in vars(torch).items():
-        if isinstance(value, torch.dtype):
+        if isinstance(value, torch.dtype):  # like the built-in types, it has no attributes that could be set
             table["torch", name] = value
+        elif name.endswith("Storage") and name != "TypedStorage":  # the base class has no type of its own
+            table["torch", name] = table["torch.storage", name] = _Storage(getattr(value, "_dtype", torch.uint8))
     return table
+
+
+def _checked(persistent_load: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Refuses what else may be asked of torch.load than storages: of the older format it writes a class's source."""
+
+    def load(asked: Any) -> Any:
+        if not isinstance(asked, tuple) or asked[:1] not in (("storage",), (b"storage",)):
+            raise pickle.UnpicklingError("asks for something that is no storage")
+        return persistent_load(asked)
+
+    return load
 
 
 def _unpickler(path: Path) -> type[pickle.Unpickler]:
@@ -123,11 +179,12 @@ def _unpickler(path: Path) -> type[pickle.Unpickler]:
     class Unpickler(pickle.Unpickler):
         """Finds what is in the table, shells, and nothing else."""
 
+        def __setattr__(self, name: str, value: Any) -> None:  # torch.load sets persistent_load
+            super().__setattr__(name, _checked(value) if name == "persistent_load" else value)
+
         def find_class(self, module: str, name: str) -> Any:
             if (module, name) in allowed:
                 return allowed[module, name]
-            if module == "torch" and name.endswith("Storage") and hasattr(torch, name):
-                return getattr(torch, name)
             if module.partition(".")[0] in _SHELLS:
                 return allowed.setdefault((module, name), type(name, (Shell,), {"name": f"{module}.{name}"}))
             raise CheckpointError(
@@ -136,6 +193,9 @@ def _unpickler(path: Path) -> type[pickle.Unpickler]:
             )
 
     return Unpickler
+
+
+# ---- reading ---------------------------------------------------------------------------------
 
 
 def read_pickle(path: str | Path) -> Any:
@@ -152,6 +212,8 @@ def read_pickle(path: str | Path) -> Any:
     zipped = zipfile.is_zipfile(path)
     if zipped:
         _check_archive(path)
+    elif tarfile.is_tarfile(path):
+        raise CheckpointError(f"{path} is a tar archive; give a file of torch.save (zip, or the format before it)")
     unpickler = _unpickler(path)
     module = types.SimpleNamespace(
         __name__="omni_avsr.checkpoints.pickles",

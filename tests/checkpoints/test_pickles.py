@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import builtins
+import contextlib
 import io
 import os
 import pickle
 import sys
+import tarfile
 import types
 import zipfile
 from collections import OrderedDict
@@ -18,6 +21,7 @@ import pytest
 import torch
 from torch import nn
 
+from omni_avsr.checkpoints import pickles
 from omni_avsr.checkpoints.pickles import Shell, plain, read_pickle
 from omni_avsr.errors import CheckpointError
 
@@ -82,16 +86,93 @@ def test_a_malicious_file_is_refused_by_name(evil: Evil, name: str, zipped: bool
     assert not marker.exists()
 
 
-def test_a_pickle_cannot_change_torch(tmp_path: Path) -> None:
-    """BUILD sets attributes of whatever is on the stack; it must not be torch's own function."""
-    rebuild = torch._utils._rebuild_tensor_v2
-    code = pickle.PROTO + b"\x02" + b"ctorch._utils\n_rebuild_tensor_v2\n}X\x05\x00\x00\x00owned\x88sb."
-    with zipfile.ZipFile(tmp_path / "f.pt", "w") as archive:
+# What is on the stack is given attributes, items and elements; the names are those a real attack would use.
+CHANGES: dict[str, bytes] = {
+    "BUILD": b"}(X\x05\x00\x00\x00ownedK\x01X\x06\x00\x00\x00nbytesK\x01X\x08\x00\x00\x00__init__K\x01ub",
+    "BUILD of slots": b"N}(X\x05\x00\x00\x00ownedK\x01X\x05\x00\x00\x00dtypeK\x01X\x05\x00\x00\x00_makeK\x01u\x86b",
+    "SETITEM": b"X\x05\x00\x00\x00ownedK\x01s",
+    "APPENDS": b"(K\x01K\x02e",
+}
+
+
+def _program(name: tuple[str, str], change: bytes, path: Path, zipped: bool) -> Path:
+    """A file that fetches `name` and changes it."""
+    code = b"\x80\x02" + f"c{name[0]}\n{name[1]}\n".encode() + change + b"."
+    if not zipped:
+        header = (torch.serialization.MAGIC_NUMBER, torch.serialization.PROTOCOL_VERSION, {})
+        path.write_bytes(b"".join(pickle.dumps(value, 2) for value in header) + code + pickle.dumps([], 2))
+        return path
+    with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("f/data.pkl", code)
         archive.writestr("f/version", "3\n")
         archive.writestr("f/byteorder", "little")
-    read_pickle(tmp_path / "f.pt")
-    assert not hasattr(rebuild, "owned")
+    return path
+
+
+def _process() -> dict[str, Any]:
+    """The attributes of everything that a pickle could have been given instead of a stand-in, and of the reader."""
+    kinds = [torch.Size, torch.device, torch.dtype, torch.Tensor, nn.Parameter, OrderedDict, Shell]
+    kinds += [kind for name, kind in vars(torch).items() if name.endswith("Storage")]
+    kinds += [kind for kind in vars(pickles).values() if isinstance(kind, type)]
+    calls = [call for call in vars(torch._utils).values() if isinstance(call, types.FunctionType)]
+    calls += [call for call in vars(pickles).values() if isinstance(call, types.FunctionType)]
+    return {f"{i} {thing!r}": dict(vars(thing)) for i, thing in enumerate([*kinds, *calls, builtins, torch])}
+
+
+@FORMATS
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_pickle_changes_nothing_that_it_is_given(change: str, zipped: bool, tmp_path: Path) -> None:
+    """Of every name that is allowed; whether the file is then refused or read does not matter."""
+    whole = _save({"w": torch.ones(2)}, tmp_path / "whole.pt", zipped)
+    names = [*pickles._allowed(), ("fairseq", "Shell"), ("torch", "UntypedStorage"), ("torch.storage", "TypedStorage")]
+    assert len(names) > 60
+    before = _process()
+    for name in names:
+        with contextlib.suppress(CheckpointError):
+            read_pickle(_program(name, CHANGES[change], tmp_path / "f.pt", zipped))
+        assert _process() == before, f"{change} on {'.'.join(name)}"
+    assert torch.equal(read_pickle(whole)["w"], torch.ones(2))
+
+
+def test_nothing_of_torch_is_given_to_a_pickle() -> None:
+    for name, given in pickles._allowed().items():
+        immutable = isinstance(given, (pickles._Given, torch.dtype)) or given in pickles._BUILTINS.values()
+        assert immutable, name
+
+
+def test_a_legacy_file_writes_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.load writes the "patch" of a class whose source differs, to a path that the class names."""
+    monkeypatch.chdir(tmp_path)
+    text = lambda value: b"X" + len(value).to_bytes(4, "little") + value  # noqa: E731
+    fields = text(b"__wrapped__") + b"cfairseq\nShell\n" + text(b"dump_patches") + b"\x88"
+    storage = b"ctorch\nFloatStorage\n}(" + fields + text(b"__name__") + text(str(tmp_path / "owned").encode()) + b"ub"
+    asked = b"(" + text(b"module") + storage + text(b"x.py") + text(b"class Shell: ...") + b"tQ"
+    header = (torch.serialization.MAGIC_NUMBER, torch.serialization.PROTOCOL_VERSION, {})
+    code = b"\x80\x02" + asked + b"."
+    path = tmp_path / "f.pt"
+    path.write_bytes(b"".join(pickle.dumps(value, 2) for value in header) + code + pickle.dumps([], 2))
+    with pytest.raises(CheckpointError, match="asks for something that is no storage"):
+        read_pickle(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["f.pt"]
+
+
+def test_hooks_of_a_tensor_are_left_out(tmp_path: Path) -> None:
+    """They would be called by a backward pass."""
+    tensor = torch.ones(2, requires_grad=True)
+    hooks = OrderedDict({0: complex})
+    storage = tensor.detach().untyped_storage()
+    typed = torch.storage.TypedStorage(wrap_storage=storage, dtype=torch.float32, _internal=True)
+    armed = Evil(torch._utils._rebuild_tensor_v2, typed, 0, (2,), (1,), True, hooks)
+    got = read_pickle(_save({"w": armed}, tmp_path / "f.pt", True))["w"]
+    assert torch.equal(got, torch.ones(2))
+    assert not got._backward_hooks
+
+
+def test_an_archive_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "f.pt", "w") as archive:
+        archive.addfile(tarfile.TarInfo("storages"))
+    with pytest.raises(CheckpointError, match="is a tar archive; give a file of"):
+        read_pickle(tmp_path / "f.pt")
 
 
 @FORMATS

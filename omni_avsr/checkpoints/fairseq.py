@@ -141,6 +141,11 @@ def _invisible(
             f"{where}: AV-HuBERT of width {width} is neither base (768) nor large (1024), and its number of attention "
             "heads shows in no shape; name a fairseq file of that size with --video_encoder FILE, or --video_heads N"
         )
+    if stated < 1 or width % stated:
+        raise CheckpointError(
+            f"{where}: {stated} attention heads do not divide AV-HuBERT's width {width}; give the right number with "
+            "--video_heads, or the fairseq file of that size with --video_encoder"
+        )
     told = _find(settings, "encoder_embed_dim")
     if told not in (None, width):
         raise CheckpointError(

@@ -49,6 +49,31 @@ def infer(state: Mapping[str, Tensor], system: System, flags: Flags, where: str)
     return Layout(system, tasks, reader.lora(), projectors, reader.assumed)
 
 
+def check_used(given: Flags, layout: Layout, where: str) -> None:
+    """Refuses options about what a file does not have; training arguments inside it may name such things.
+
+    Raises:
+        CheckpointError: an option would have no effect.
+    """
+    rates = layout.projectors.rates
+    absent: dict[str, str] = {}
+    if not layout.projectors.pools:
+        absent["top_k"] = "mixture of experts (no key '*_proj.gate.weight')"
+    if layout.lora.strategy == "none":
+        absent |= dict.fromkeys(("rank", "alpha"), "LoRA in its LLM (no key '*.lora_down_Q*')")
+    for modality in ("audio", "video"):
+        if modality not in rates:
+            absent[f"{modality}_rates"] = f"{modality} encoder (no key '{modality}_encoder.*')"
+    if "video" not in rates:
+        absent["video_heads"] = absent["video_rates"]
+    for option, what in absent.items():
+        value = getattr(given, option)
+        if value not in ((), None):
+            raise CheckpointError(
+                f"--{option} {typed(value)} was given, but {where} has no {what}; leave the option out"
+            )
+
+
 def need(shapes: Shapes, key: str, where: str) -> tuple[int, ...]:
     """The shape of `key`, without which nothing can be said about the file."""
     if key not in shapes:
@@ -202,6 +227,11 @@ class _Reader:
                 f"--compression {given} was given, but the projectors of {self.where} read stacked frames ({read}); "
                 "leave the option out"
             )
+        if given == "stack" and not stacked and any(set(self.flags.rates(m)) != {1} for m in ratios):
+            raise CheckpointError(
+                f"--compression stack was given, but the projectors of {self.where} read one frame at a time; leave "
+                "the option out"
+            )
         return "stack" if stacked or given == "stack" else "average"
 
     def _rates(self, modality: str, ratios: tuple[int, ...], listed: bool, compression: str) -> tuple[int, ...]:
@@ -255,9 +285,14 @@ class _Reader:
                 f"{self.where}: its expert pools differ (experts, LayerNorm, hidden width: {sorted(sizes)}); only "
                 "pools of one size can be imported"
             )
-        _, norm, hidden = sizes.pop()
+        experts, norm, hidden = sizes.pop()
+        top_k = self.flags.top_k or 2
+        if top_k > experts:
+            raise CheckpointError(
+                f"--top_k {top_k} was given, but the pools of {self.where} have {experts} experts; give 1 to {experts}"
+            )
         if self.flags.top_k is None:
-            self.assumed["top_k"] = 2
+            self.assumed["top_k"] = top_k
         return Projectors(
             kind=next(kind for _, kind in found.values()),
             compression="average",
@@ -266,7 +301,7 @@ class _Reader:
             hidden=hidden,
             layer_norm=norm,
             pools=pools,
-            top_k=self.flags.top_k or 2,
+            top_k=top_k,
         )
 
     def _pool(self, prefix: str) -> Pool:

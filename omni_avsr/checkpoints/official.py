@@ -18,7 +18,7 @@ from transformers import AutoConfig, PretrainedConfig, WhisperConfig
 from omni_avsr.checkpoints.fairseq import avhubert_state
 from omni_avsr.checkpoints.folder import read_tensors
 from omni_avsr.checkpoints.keys import translate
-from omni_avsr.checkpoints.layout import infer, need
+from omni_avsr.checkpoints.layout import check_used, infer, need
 from omni_avsr.checkpoints.native import network_dims, save_model
 from omni_avsr.checkpoints.pickles import plain, read_pickle
 from omni_avsr.checkpoints.systems import OFFICIAL_TASK, SYSTEMS, Flags, Layout
@@ -81,14 +81,17 @@ def import_checkpoint(
     Raises:
         CheckpointError: the file is damaged, of another program, or does not fit `llm` or a flag; the message names
             the key, what was expected, and what to do.
+        ConfigError: no such kind, or a flag with a value that it cannot have.
         AssetError: no configuration or tokenizer at `llm` or `audio_encoder`.
     """
     if kind not in SYSTEMS:
         raise ConfigError(f"unknown kind of checkpoint '{kind}'; {nearest(kind, SYSTEMS)}")
-    where = Path(checkpoint).name
+    given, where = flags or Flags(), Path(checkpoint).name
+    given.check()
     official, arguments = read_official(checkpoint)
-    flags = (flags or Flags()).completed(arguments, where)
+    flags = given.completed(arguments, where)
     layout = infer(official, SYSTEMS[kind], flags, where)
+    check_used(given, layout, where)
     settings = _hub_config(llm, offline, "--llm")
     family = family_of(settings, llm)
     tokenizer = Tokenizer.load(llm, family, offline)
@@ -164,30 +167,36 @@ def check_llm(
 ) -> None:
     """Compares what the file shows about its LLM with what `llm` is; the likeliest mistake deserves its own error."""
     shapes = {key: tuple(tensor.shape) for key, tensor in official.items() if key.startswith("llm.")}
-    layer = "llm.model.layers.0"
-    rows, width = need(shapes, "llm.model.embed_tokens.weight", where)
+    table, layer = "llm.model.embed_tokens.weight", "llm.model.layers.0"
+    rows, width = need(shapes, table, where)
     head = getattr(settings, "head_dim", None) or settings.hidden_size // settings.num_attention_heads
-    layers = {key.split(".")[3] for key in shapes if key.startswith("llm.model.layers.")}
+    layers = len({key.split(".")[3] for key in shapes if key.startswith("llm.model.layers.")})
     inside = {part: need(shapes, f"{layer}.{part}.weight", where)[0] for part in _LLM_PARTS}
-    found = {
-        "hidden size": (width, settings.hidden_size),
-        "number of layers": (len(layers), settings.num_hidden_layers),
-        "feed-forward width": (inside["mlp.gate_proj"], settings.intermediate_size),
-        "query width": (inside["self_attn.q_proj"], head * settings.num_attention_heads),
-        "key width": (inside["self_attn.k_proj"], head * settings.num_key_value_heads),
-        "query bias": (f"{layer}.self_attn.q_proj.bias" in shapes, settings.model_type == "qwen2"),
+    bias = f"{layer}.self_attn.q_proj.bias"
+    deepest = f"llm.model.layers.{min(layers, settings.num_hidden_layers)}.self_attn.q_proj.weight"
+    found = {  # what -> in the file, in the configuration, the key that shows it
+        "hidden size": (width, settings.hidden_size, table),
+        "number of layers": (layers, settings.num_hidden_layers, deepest),
+        "feed-forward width": (inside["mlp.gate_proj"], settings.intermediate_size, f"{layer}.mlp.gate_proj.weight"),
+        "query width": (
+            *(inside["self_attn.q_proj"], head * settings.num_attention_heads, f"{layer}.self_attn.q_proj.weight"),
+        ),
+        "key width": (
+            *(inside["self_attn.k_proj"], head * settings.num_key_value_heads, f"{layer}.self_attn.k_proj.weight"),
+        ),
+        "query bias": (bias in shapes, settings.model_type == "qwen2", bias),
     }
-    wrong = [f"{what} {got}, not {expected}" for what, (got, expected) in found.items() if got != expected]
-    if len(wrong) == 1 and len(layers) < settings.num_hidden_layers:
+    wrong = [f"{what} {got}, not {want} (key '{key}')" for what, (got, want, key) in found.items() if got != want]
+    if len(wrong) == 1 and layers < settings.num_hidden_layers:
         raise CheckpointError(
-            f"{where} has no key 'llm.model.layers.{len(layers)}.self_attn.q_proj.weight': its LLM has {len(layers)} "
-            f"layers, that of --llm {llm} {settings.num_hidden_layers}. Copy or download the file again, it may be "
-            "truncated; or give the LLM of the training command"
+            f"{where} has no key '{deepest}': its LLM has {layers} layers, that of --llm {llm} "
+            f"{settings.num_hidden_layers}. Copy or download the file again, it may be truncated; or give the LLM of "
+            "the training command"
         )
     if wrong:
         raise CheckpointError(
-            f"{where} was not trained with --llm {llm}: its LLM (keys '{layer}.*') has {'; '.join(wrong)}. Give the "
-            "LLM of the training command"
+            f"{where} was not trained with --llm {llm}: its LLM has {'; '.join(wrong)}. Give the LLM of the training "
+            "command"
         )
     if rows != len(tokenizer):
         raise CheckpointError(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from omni_avsr.errors import CheckpointError
+from omni_avsr.errors import CheckpointError, ConfigError
 from omni_avsr.tasks import Modality
 
 Strategy = Literal["none", "S", "T", "ST"]
@@ -46,6 +47,19 @@ class Flags:
         """The rates of `modality`."""
         return {"audio": self.audio_rates, "video": self.video_rates}[modality]
 
+    def check(self) -> None:
+        """Refuses values that no training command can have had.
+
+        Raises:
+            ConfigError: one of them, with what is expected.
+        """
+        for option, (expected, holds) in _VALUES.items():
+            given = getattr(self, option)
+            if given not in ((), "", None) and not holds(given):
+                raise ConfigError(
+                    f"--{option} {typed(given)} was given; expected is {expected}: give what the training command said"
+                )
+
     def completed(self, arguments: Mapping[str, Any], where: str) -> Flags:
         """Fills in what the training arguments stored in a checkpoint say.
 
@@ -65,6 +79,22 @@ class Flags:
                 )
         return replace(self, **found)
 
+
+def _distinct(rates: tuple[int, ...]) -> bool:
+    return min(rates) > 0 and len(set(rates)) == len(rates)
+
+
+_VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "audio_rates": ("one or more rates from 1 on, each once", _distinct),
+    "video_rates": ("one or more rates from 1 on, each once", _distinct),
+    "strategy": ("none, S, T or ST", lambda given: given in get_args(Strategy)),
+    "compression": ("average or stack", lambda given: given in get_args(Compression)),
+    "rank": ("a number above 0, the divisor of the LLM's width", lambda given: 0 < given < math.inf),
+    "alpha": ("a number above 0", lambda given: 0 < given < math.inf),
+    "top_k": ("a number of experts from 1 on", lambda given: given > 0),
+    "video_heads": ("a number of attention heads from 1 on", lambda given: given > 0),
+}
+"""Field of Flags -> what it must be, in words and as a test."""
 
 _COMPRESSIONS = {"avg-pooling": "average", "stack": "stack"}
 _ARGUMENTS: dict[str, tuple[str, Any]] = {

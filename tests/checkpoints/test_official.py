@@ -286,6 +286,16 @@ def test_an_unknown_expert_is_reported(
         import_checkpoint("llama-smop", tmp_path / "smop.pth", tmp_path / "out", llm=str(cases("stack").llm))
 
 
+def test_more_experts_than_there_are(
+    mixture: Callable[..., OmniAVSR], cases: Callable[[str], Golden], tmp_path: Path
+) -> None:
+    torch.save(_official_names(mixture("smop_jejr"), "smop_jejr"), tmp_path / "smop.pth")
+    with pytest.raises(CheckpointError, match=r"--top_k 9 was given, but the pools of smop.pth have 3 experts; give 1"):
+        import_checkpoint(
+            "llama-smop", tmp_path / "smop.pth", tmp_path / "out", llm=str(cases("stack").llm), flags=Flags(top_k=9)
+        )
+
+
 # ---- what is refused -------------------------------------------------------------------------
 
 
@@ -369,12 +379,45 @@ def test_a_truncated_file(importing: Import, cases: Callable[[str], Golden], tmp
         (Flags(audio_rates=(4, 8)), r"--audio_rates 4 8 was given.*stack 4 16"),
         (Flags(rank=16, alpha=4), r"--rank 16 divides the LLM's width 64 into r = 4, but official.pth has r = 2"),
         (Flags(rank=30), "none of the published settings; give --rank and --alpha"),
+        (Flags(top_k=9), r"--top_k 9 was given, but official.pth has no mixture of experts .*leave the option out"),
+        (Flags(video_heads=5), r"5 attention heads do not divide AV-HuBERT's width 48; give the right number"),
         (Flags(), r"width 48 is neither base \(768\) nor large \(1024\)"),
     ],
 )
 def test_flags_are_cross_checked(flags: Flags, message: str, importing: Import) -> None:
     with pytest.raises(CheckpointError, match=message):
         importing("stack", flags=flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (Flags(compression="foo"), r"--compression foo was given; expected is average or stack: give"),
+        (Flags(strategy="X"), r"--strategy X was given; expected is none, S, T or ST: give"),
+        (Flags(rank=0), r"--rank 0 was given; expected is a number above 0.*: give"),
+        (Flags(alpha=float("nan")), r"--alpha nan was given; expected is a number above 0: give"),
+        (Flags(audio_rates=(4, 4)), r"--audio_rates 4 4 was given; expected is one or more rates from 1 on, each once"),
+        (Flags(video_rates=(0, 4)), r"--video_rates 0 4 was given; expected is one or more rates from 1 on, each once"),
+        (Flags(top_k=0), r"--top_k 0 was given; expected is a number of experts from 1 on: give"),
+        (Flags(video_heads=-2), r"--video_heads -2 was given; expected is a number of attention heads from 1 on"),
+    ],
+)
+def test_values_that_no_training_had(flags: Flags, message: str, importing: Import) -> None:
+    with pytest.raises(ConfigError, match=message):
+        importing("stack", flags=flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (Flags(audio_rates=(16,), video_rates=(2,)), r"--video_rates 2 was given, but official.pth has no video enc"),
+        (Flags(audio_rates=(16,), video_heads=4), r"--video_heads 4 was given, but official.pth has no video encoder"),
+        (Flags(audio_rates=(16,), compression="stack"), r"--compression stack was given.*read one frame at a time"),
+    ],
+)
+def test_options_about_what_is_not_there(flags: Flags, message: str, importing: Import) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        importing("llama_avsr/asr_avg_ln_sink", flags=flags)
 
 
 def test_the_number_of_rates_is_that_of_the_projectors(importing: Import) -> None:
@@ -387,12 +430,12 @@ def test_the_number_of_rates_is_that_of_the_projectors(importing: Import) -> Non
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden_size": 128, "head_dim": 8}, r"hidden size 64, not 128"),
-        ({"num_hidden_layers": 2}, r"number of layers 3, not 2"),
+        ({"hidden_size": 128, "head_dim": 8}, r"hidden size 64, not 128 \(key 'llm.model.embed_tokens.weight'\)"),
+        ({"num_hidden_layers": 2}, r"number of layers 3, not 2 \(key 'llm.model.layers.2.self_attn.q_proj.weight'\)"),
         ({"num_hidden_layers": 5}, r"no key 'llm.model.layers.3.*3 layers, that.* 5\..*truncated"),
-        ({"num_key_value_heads": 4}, r"key width 16, not 32"),
-        ({"intermediate_size": 64}, r"feed-forward width 128, not 64"),
-        ({"model_type": "qwen2"}, r"query bias False, not True"),
+        ({"num_key_value_heads": 4}, r"key width 16, not 32 \(key 'llm.model.layers.0.self_attn.k_proj.weight'\)"),
+        ({"intermediate_size": 64}, r"feed-forward width 128, not 64 \(key 'llm.model.layers.0.mlp.gate_proj"),
+        ({"model_type": "qwen2"}, r"query bias False, not True \(key 'llm.model.layers.0.self_attn.q_proj.bias'\)"),
         ({"model_type": "gpt2"}, r"'gpt2' model; supported: llama, qwen2"),
     ],
 )

@@ -3,7 +3,7 @@
     config.json           ModelConfig, the preprocessing contract included
     model.safetensors     every weight that is not referenced; LoRA of the LLM lies in adapters/
     references.json       part -> source and sha256 of the frozen weights that are read from there
-    adapters/<name>/      the LLM's LoRA in PEFT's format, one adapter for S, one per task for T and ST
+    adapters/<name>/      the LLM's LoRA in PEFT's format, one adapter for S, one per task for T and ST; its licences
     tokenizer/            always used, whatever `llm.source` says
     ctc.json              the alphabet of the CTC heads
     origin.json           how the model came to be
@@ -23,6 +23,7 @@ import torch
 
 import omni_avsr
 from omni_avsr.checkpoints import folder as files
+from omni_avsr.checkpoints import heritage
 from omni_avsr.checkpoints.fairseq import load_avhubert
 from omni_avsr.checkpoints.folder import Lazy, lazy, read_json, write_json
 from omni_avsr.checkpoints.weights import (
@@ -63,6 +64,8 @@ def build(config: ModelConfig, texts: Iterable[str] = ()) -> OmniAVSR:
     """
     model = build_model(_without_video_source(config), list(texts))
     _enter_sources(model, config)
+    for licence in model.heritage.get("licences", ()):
+        log.warning("%s", licence)
     return model
 
 
@@ -83,7 +86,7 @@ def _cached(config: ModelConfig) -> ModelConfig:
 
 def _enter_sources(model: OmniAVSR, config: ModelConfig) -> None:
     """Reads `video_encoder.source` (the model room reads no fairseq files) and remembers what the sources gave."""
-    model.config = config
+    model.config, model.heritage = config, heritage.of_sources(config)
     if "video" in config.modalities and config.video_encoder.source:
         _enter_avhubert(model, config)
     model.references = {part: part_digest(model, part) for part in FOREIGN if _source(config, part)}
@@ -122,7 +125,7 @@ def save_model(
 
     Args:
         model: any OmniAVSR; parts whose weights still are those of their source are referenced, not stored.
-        origin: how the model came to be: recipe, data, metrics, licence.
+        origin: how the model came to be: recipe, data, metrics; the model's heritage is added.
         full: store every part.
         dtype: store floating-point weights as this (float16, bfloat16); None = as they are.
 
@@ -147,7 +150,7 @@ def save_model(
         adapters=adapters,
         references={part: {"source": _stored_source(model.config, part), "sha256": d} for part, d in kept.items()},
         ctc_alphabet=model.ctc_alphabet,
-        origin=origin,
+        origin={**origin, **heritage.joined(model.heritage, origin)},
     )
 
 
@@ -176,6 +179,8 @@ def write_folder(
             home = draft / files.ADAPTERS / name
             home.mkdir(parents=True)
             write_json(home / "adapter_config.json", settings)
+            if origin.get("licences"):  # an adapter may be passed on alone
+                (home / "README.md").write_text("\n\n".join(("# Licences", *origin["licences"])) + "\n", "utf-8")
             files.write_tensors(home / "adapter_model.safetensors", factors)
         files.write_tensors(draft / files.WEIGHTS, tensors)
     log.info("wrote model folder %s (%d tensors, %d referenced parts)", folder, len(tensors), len(references))
@@ -251,6 +256,7 @@ def load_model(
         model = OmniAVSR(_without_video_source(_cached(config) if offline else config), tokenizer, alphabet)
     _enter_sources(model, config)
     _check_references(folder, model)
+    model.heritage = heritage.joined(model.heritage, read_json(folder / files.ORIGIN, {}))
     tensors = files.read_tensors(folder / files.WEIGHTS)
     rows = {name: tensors.pop(name) for name in list(tensors) if name.endswith(ROWS)}
     expected = [name for name in state(model) if not _elsewhere(name, model.references)]

@@ -17,6 +17,7 @@ from transformers import AutoConfig, PretrainedConfig, WhisperConfig
 
 from omni_avsr.checkpoints.fairseq import avhubert_state
 from omni_avsr.checkpoints.folder import read_tensors
+from omni_avsr.checkpoints.heritage import licences
 from omni_avsr.checkpoints.keys import translate
 from omni_avsr.checkpoints.layout import check_used, infer, need
 from omni_avsr.checkpoints.native import network_dims, save_model
@@ -40,10 +41,6 @@ from omni_avsr.tasks import TASKS
 
 log = logging.getLogger(__name__)
 
-LICENCES = {
-    "video": "AV-HuBERT's weights are for non-commercial research only (its own licence, Meta).",
-    "llama": "Llama's weights come under Meta's community licence.",
-}
 WHISPER_HEAD = 64  # width of an attention head in every published Whisper
 WHISPER_WIDTHS = (384, 512, 768, 1024, 1280)
 _LLM_PARTS = ("mlp.gate_proj", "self_attn.q_proj", "self_attn.k_proj")
@@ -336,7 +333,6 @@ def model_config(
 
 
 def _origin(layout: Layout, where: str, family: str, dropped: Mapping[str, str], flags: Flags) -> dict[str, Any]:
-    licences = [LICENCES[name] for name in ("video", "llama") if name in (*layout.projectors.rates, family)]
     return {
         "official": {
             "system": layout.system.name,
@@ -345,6 +341,6 @@ def _origin(layout: Layout, where: str, family: str, dropped: Mapping[str, str],
             "assumed": layout.assumed,
             "bf16": flags.bf16,
         },
-        "licences": licences,
+        "licences": licences((*layout.projectors.rates, family)),
         "dropped": dict(sorted(dropped.items())),
     }

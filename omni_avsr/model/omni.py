@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +92,7 @@ class OmniAVSR(nn.Module):
         super().__init__()
         self.config, self.tokenizer, self.ctc_alphabet = config, tokenizer, ctc_alphabet
         self.references: dict[str, str] = {}  # part -> digest of what its source gave; kept by checkpoints
+        self.heritage: dict[str, Any] = {}  # official file and licences of its weights; kept by checkpoints
         self.llm = build_llm(config.llm, tokenizer)
         if config.compat.bf16_rotary:
             round_rotary(self.llm)

@@ -321,7 +321,7 @@ def initial_model(recipe: Recipe, texts: list[str]) -> OmniAVSR:
         return native.build(recipe.model, texts).float()
     start = native.load_model(source)
     model = OmniAVSR(_unread(recipe.model), start.tokenizer, start.ctc_alphabet)
-    model.config = recipe.model
+    model.config, model.heritage = recipe.model, start.heritage
     # parts that the folder only refers to may stay references of the new folder too
     model.references = {part: digest for part, digest in start.references.items() if getattr(recipe.model, part).source}
     begins_anew = [PARTS[part] for part in recipe.train.fresh]

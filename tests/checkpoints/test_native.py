@@ -246,6 +246,15 @@ def test_untouched_sources_are_referenced(sourced: ModelConfig, tmp_path: Path) 
     same(model, load_model(save_model(loaded, tmp_path / "again", origin={})))
 
 
+def test_the_licence_of_avhubert_stays_with_what_was_trained_on_its_file(sourced: ModelConfig, tmp_path: Path) -> None:
+    trained = save_model(_trained(sourced), tmp_path / "m", origin={"licences": ["Ours."]})
+    again = save_model(load_model(trained), tmp_path / "full", origin={}, full=True)
+    once_more = save_model(load_model(again), tmp_path / "more", origin={})
+    for folder in (trained, again, once_more):
+        licences = model_info(folder)["origin"]["licences"]
+        assert [text.partition(" ")[0] for text in licences] == ["AV-HuBERT's", "Llama's", "Ours."]
+
+
 def test_a_full_folder_needs_no_source(sourced: ModelConfig, tmp_path: Path) -> None:
     model = _trained(sourced)
     folder = save_model(model, tmp_path / "m", origin={}, full=True)

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from omni_avsr.checkpoints import native
+from omni_avsr.checkpoints import model_info, native, save_model
 from omni_avsr.config import Recipe, load_recipe
 from omni_avsr.data.manifest import read_manifest, write_manifest
 from omni_avsr.train import loop
 from omni_avsr.train.corpus import Corpus
+from tests.parity.goldens import Golden
 
 
 @pytest.mark.slow
@@ -37,3 +38,34 @@ def test_a_speaker_s_own_version(make_recipe: Callable[..., Recipe], manifest: P
     with torch.no_grad():
         losses = [float(m(group[0], {"audio": 4, "video": 2}).total) for m in (before, adapted)]
     assert losses[1] < losses[0] - 0.03
+
+
+def test_an_import_that_is_trained_further_keeps_its_quirks_and_licences(
+    make_recipe: Callable[..., Recipe], manifest: Path, tmp_path: Path
+) -> None:
+    case = Golden("stack", tmp_path / "golden")
+    case.imported()
+    imported = case.folder / "stack"
+    quick = (
+        "train.parts=['llm_lora']",
+        "train.max_steps=1",
+        "data.dev=[]",
+        "train.precision=no",
+        "train.average=1",
+        "data.frames_per_batch=50",
+    )
+    recipe = load_recipe("adapt", [f"train.init={imported}", f"data.train=['{manifest}']", *quick])
+    trained = loop.train(recipe, tmp_path / "run", progress=False)
+    again = save_model(native.load_model(trained), tmp_path / "small", origin={"from": "me"}, dtype=torch.float16)
+    before = model_info(imported)
+    assert "non-commercial" in before["origin"]["licences"][0]
+    for folder in (trained, again):
+        found = model_info(folder)
+        assert found["quirks"] == before["quirks"]
+        assert {"rank_divisor", "prompts", "token_order_llama", "added_rows"} <= found["quirks"].keys()
+        for field in ("official", "licences"):
+            assert found["origin"][field] == before["origin"][field]
+        for adapter in (folder / "adapters").iterdir():
+            assert "non-commercial" in (adapter / "README.md").read_text()
+    assert model_info(again)["origin"]["from"] == "me"
+    assert model_info(trained)["origin"]["recipe"]["name"] == "adapt"

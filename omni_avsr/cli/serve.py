@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -46,7 +47,7 @@ def serve(
     """Serve a model over HTTP: OpenAI's /v1/audio/transcriptions, for audio and video. Keys: OMNI_AVSR_API_KEYS."""
     try:
         from omni_avsr.serve.run import run
-        from omni_avsr.serve.settings import Limits, Settings, keys_from_environment
+        from omni_avsr.serve.settings import Limits, Settings, keys_in
     except ModuleNotFoundError as missing:
         raise MissingExtraError(missing.name or "fastapi", "serve") from None
     settings = Settings(
@@ -64,7 +65,7 @@ def serve(
         queue=queue,
         timeout=timeout,
         limits=Limits(round(max_megabytes * 2**20), max_seconds, round(max_megapixels * 1e6)),
-        keys=keys_from_environment(),
+        keys=keys_in(os.environ),
         log_transcripts=log_transcripts,
     )
     run(settings, host, port, drain)

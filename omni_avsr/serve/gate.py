@@ -58,12 +58,18 @@ class Record:
             await broken().response()(scope, receive, answer)
         finally:
             seconds = time.perf_counter() - began
-            route = next((r for r in ROUTES if scope["path"].startswith(r)), "other")
+            route = next((r for r in ROUTES if path(scope).startswith(r)), "other")
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.seconds.labels(route).observe(seconds)
             if route not in ("/health", "/ready", "/metrics"):
                 facts = {"id": name, "route": route, "status": status, "seconds": round(seconds, 3)}
                 log.info("%s %d", route, status, extra={"facts": facts | scope["state"]["facts"]})
+
+
+def path(scope: Scope) -> str:
+    """As the application's routes see it: below where it is mounted, or a proxy has put it."""
+    whole, root = str(scope["path"]), scope.get("root_path", "")
+    return whole.removeprefix(root) if whole.startswith(f"{root}/") else whole
 
 
 class Gate:
@@ -75,11 +81,11 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+        if scope["type"] != "http" or not path(scope).startswith("/v1/"):
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        upload = scope["path"] == TRANSCRIPTIONS and scope["method"] == "POST"
+        upload = path(scope) == TRANSCRIPTIONS and scope["method"] == "POST"
         try:
             check_key(headers, self._desk.settings.keys)
             if upload:

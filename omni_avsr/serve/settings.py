@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -100,13 +101,13 @@ class Settings:
         return self.workers or len(os.sched_getaffinity(0))
 
 
-def keys_from_environment() -> tuple[str, ...]:
+def keys_in(environment: Mapping[str, str]) -> tuple[str, ...]:
     """The API keys of OMNI_AVSR_API_KEYS.
 
     Raises:
         ConfigError: the variable is set and holds no key, which would leave the door open by mistake.
     """
-    value = os.environ.get(API_KEYS)
+    value = environment.get(API_KEYS)
     keys = tuple(key.strip() for key in (value or "").split(",") if key.strip())
     if value is not None and not keys:
         raise ConfigError(f"{API_KEYS} is set but holds no key; list keys between commas, or unset it")

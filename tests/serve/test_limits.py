@@ -13,11 +13,14 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from starlette.testclient import TestClient
 
 from omni_avsr.errors import ConfigError
 from omni_avsr.serve import gate
+from omni_avsr.serve.app import create_app
+from omni_avsr.serve.gate import TRANSCRIPTIONS
 from omni_avsr.serve.refusals import Refusal
-from omni_avsr.serve.settings import API_KEYS, Limits, Settings, keys_from_environment
+from omni_avsr.serve.settings import API_KEYS, Limits, Settings, keys_in
 from tests.clips import grey, video, voice, wav
 from tests.serve.conftest import Brake, Serve, Server, heard, wait_until
 
@@ -153,15 +156,23 @@ def test_keys(serve: Serve, sound: bytes) -> None:
         assert httpx.get(f"{server.url}/{open_to_all}").status_code == 200
 
 
-def test_keys_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(API_KEYS, raising=False)
-    assert keys_from_environment() == ()
-    monkeypatch.setenv(API_KEYS, " one, two ,")
-    assert keys_from_environment() == ("one", "two")
-    monkeypatch.setenv(API_KEYS, " ,")
+def test_keys_of_the_environment() -> None:
+    assert keys_in({}) == ()
+    assert keys_in({API_KEYS: " one, two ,"}) == ("one", "two")
     with pytest.raises(ConfigError, match="holds no key"):
-        keys_from_environment()
+        keys_in({API_KEYS: " ,"})
     assert "secret" not in repr(Settings(keys=("secret",)))
+
+
+def test_the_door_is_where_the_application_is_mounted() -> None:
+    app = create_app(Settings(keys=("secret",)))  # never started: whoever passes the door gets 503
+    for root in ("", "/asr", "/v1"):
+        client = TestClient(app, root_path=root)
+        for method, path in (("GET", "/v1/models"), ("POST", TRANSCRIPTIONS)):
+            assert error(client.request(method, root + path)) == (401, "invalid_api_key")
+            key = {"authorization": "Bearer secret"}
+            assert error(client.request(method, root + path, headers=key)) == (503, "unavailable")
+        assert "omni_avsr_requests_total" in client.get(root + "/metrics").text
 
 
 # ---- room and time -----------------------------------------------------------------------------

@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
@@ -37,7 +37,7 @@ from omni_avsr.types import FPS, SAMPLE_RATE
 log = logging.getLogger(__name__)
 
 LOUDEST = 20.0  # dB of noise above the voice
-KEPT = 3600  # seconds for which uploads and films stay on the disk
+KEPT = 3600  # seconds for which gradio keeps uploads and what was shown; at its end they all go
 KINDS = ("white", "pink", "brown", "music")  # noises that need no other voices
 CAMERA = {"video": {"width": 640, "height": 480}}  # enough for a mouth; gradio's own 1920 chokes a slow browser
 OFFERED = ("srt", "vtt", "txt")  # files to take away
@@ -110,15 +110,20 @@ class Page:
 
     # ---- what happens --------------------------------------------------------------------------
 
-    def look(self, path: str | None) -> tuple[Recording | None, str | None, str]:
+    def look(self, path: str | None) -> Iterator[tuple[Recording | None, str | None, str]]:
         """A new recording: what there is to hear and to see in it."""
         if path is None:
-            return None, None, FIRST
+            yield None, None, FIRST
+            return
+        with TemporaryDirectory() as folder:  # gradio copies what is yielded before it asks for more
+            yield self._looked(path, Path(folder) / "seen.mp4")
+
+    def _looked(self, path: str, seen: Path) -> tuple[Recording | None, str | None, str]:
         try:
             recording, clip = look(Path(path), self._settings.limits, self._settings.offline)
             shown = None
             if clip.frames is not None and recording.mouths is not None:
-                shown = str(film(Path(tempfile.mkdtemp()) / "seen.mp4", clip.frames, recording.mouths))
+                shown = str(film(seen, clip.frames, recording.mouths))
         except (OmniAVSRError, Refusal, OSError) as error:
             message = error.error["message"] if isinstance(error, Refusal) else str(error)
             return None, None, status(str(message).replace(path, "The recording"), wrong=True)
@@ -146,9 +151,9 @@ class Page:
             yield sound, cards([*done, *tasks[len(done) :]], recording.lasts), None
         best = next((a for a in reversed(done) if a.text), None)
         if best is not None:
-            folder = Path(tempfile.mkdtemp())
-            written = save(transcript(recording, best, chosen), folder, f"subtitles-{best.task}", OFFERED)
-            yield sound, cards(done, recording.lasts), [str(path) for path in written]
+            with TemporaryDirectory() as folder:  # as above
+                written = save(transcript(recording, best, chosen), Path(folder), f"subtitles-{best.task}", OFFERED)
+                yield sound, cards(done, recording.lasts), [str(path) for path in written]
 
 
 def described(recording: Recording) -> str:

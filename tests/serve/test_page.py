@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +140,52 @@ def test_sliders_reach_every_rate() -> None:
         assert {_nearest(x, rates) for x in range(least, most + 1)} == set(rates)
 
 
+# ---- served ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def served(desk: Desk) -> Iterator[str]:
+    """The page's address."""
+    from omni_avsr.serve.demo import page_app
+
+    server = uvicorn.Server(uvicorn.Config(page_app(desk), port=0, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started, 120)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_nothing_stays_on_the_disk(
+    desk: Desk, path: Path, found: Callable[[float], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gradio_client import Client, handle_file
+
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+
+    def files() -> list[Path]:
+        return [file for file in disk.rglob("*") if file.is_file()]
+
+    with served(desk) as url:
+        client = Client(url, download_files=tmp_path / "taken", verbose=False)
+        film, _ = client.predict(handle_file(path), api_name="/look")
+        assert Path(film).stat().st_size
+        for level in (QUIET, 0.0, 10.0):
+            *_, subtitles = client.predict(["Ear", "Lips", "Both"], level, "white", 4, 2, api_name="/listen")
+            assert all("avsr 4 2" in Path(file).read_text() for file in subtitles)
+        assert files()  # gradio's own, while it runs
+        assert {file.relative_to(disk).parts[0] for file in files()} == {"gradio"}
+        client.close()
+    assert files() == []
+
+
 # ---- in a browser ------------------------------------------------------------------------------
 
 FLAGS = (
@@ -145,24 +194,35 @@ FLAGS = (
     "--use-fake-ui-for-media-stream",
 )  # fmt: skip
 PATIENCE = 120_000  # ms
+REQUIRED = "OMNI_AVSR_REQUIRE_BROWSER"  # environment variable; .ci/run sets it
+
+
+def chromium() -> str:
+    """Where it is. Without one the test is skipped, or fails where `REQUIRED` says that there should be one."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        message = "no Chromium is installed (Debian: apt-get install chromium)"
+        pytest.fail(message) if os.environ.get(REQUIRED) else pytest.skip(message)
+    return found
+
+
+def test_a_browser_that_should_be_there_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setenv(REQUIRED, "1")
+    with pytest.raises(pytest.fail.Exception, match="no Chromium"):
+        chromium()
+    monkeypatch.delenv(REQUIRED)
+    with pytest.raises(pytest.skip.Exception, match="no Chromium"):
+        chromium()
 
 
 @pytest.fixture
 def tab(desk: Desk, found: Callable[[float], None]) -> Iterator[Tab]:
     """The page in a Chromium with a fake camera, and what it asked other machines for."""
-    browser_path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser_path is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    browser_path = chromium()
     from playwright.sync_api import sync_playwright
 
-    from omni_avsr.serve.demo import page_app
-
-    server = uvicorn.Server(uvicorn.Config(page_app(desk), port=0, log_config=None, access_log=False))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until(lambda: server.started, 120)
-    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    with sync_playwright() as playwright:
+    with served(desk) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, headless=True, args=list(FLAGS))
         context = browser.new_context(permissions=["camera", "microphone"], viewport={"width": 1200, "height": 900})
         tab = context.new_page()
@@ -174,8 +234,6 @@ def tab(desk: Desk, found: Callable[[float], None]) -> Iterator[Tab]:
         yield tab
         assert strangers == []  # works offline, and no script broke
         browser.close()
-    server.should_exit = True
-    thread.join(30)
 
 
 def texts(tab: Tab) -> list[str]:

@@ -90,6 +90,14 @@ class TrainingInterrupted(OmniAVSRError):
     exit_code = 130  # what a shell reports for a command ended by Ctrl-C
 
 
+def reason(error: Exception) -> str:
+    """What a user is told of it: its message, or that nobody foresaw it, which makes it our own mistake."""
+    if isinstance(error, OmniAVSRError | OSError):
+        return str(error)
+    what = f"{type(error).__name__}: {error}".strip().rstrip(":")
+    return f"unexpected {what}; this is a bug in omni-avsr: run it again with --verbose for the traceback"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that lists `known` and, where one is close, suggests it instead of `name`."""
     known = sorted(known)

@@ -20,13 +20,13 @@ from omni_avsr.cli.cache import cache
 from omni_avsr.cli.doctor import doctor
 from omni_avsr.cli.evaluate import evaluate
 from omni_avsr.cli.live import live
-from omni_avsr.cli.logs import logged, unexpected, with_options
+from omni_avsr.cli.logs import logged, with_options
 from omni_avsr.cli.models import import_, info
 from omni_avsr.cli.prepare import prepare
 from omni_avsr.cli.serve import demo, serve
 from omni_avsr.cli.train import train
 from omni_avsr.cli.transcribe import transcribe
-from omni_avsr.errors import OmniAVSRError
+from omni_avsr.errors import reason
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "transcribe": transcribe,
@@ -60,15 +60,12 @@ class Command(TyperCommand):
                 return super().invoke(ctx)
             except (BrokenPipeError, typer.Exit, typer.Abort):
                 raise  # `| head` is no failure; click ends quietly
-            except (OmniAVSRError, OSError) as error:
-                log.error("error: %s", error, exc_info=True)
-                raise typer.Exit(getattr(error, "exit_code", 1)) from None
             except KeyboardInterrupt:
                 log.error("interrupted")
                 raise typer.Exit(INTERRUPTED) from None
             except Exception as error:
-                log.error("error: %s", unexpected(error), exc_info=True)
-                raise typer.Exit(1) from None
+                log.error("error: %s", reason(error), exc_info=True)
+                raise typer.Exit(getattr(error, "exit_code", 1)) from None
 
 
 def _version(wanted: bool) -> None:

@@ -186,12 +186,6 @@ class Json(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-def unexpected(error: Exception) -> str:
-    """What is said of an error that nobody foresaw."""
-    what = f"{type(error).__name__}: {error}".strip().rstrip(":")
-    return f"unexpected {what}; this is a bug in omni-avsr: run it again with --verbose for the traceback"
-
-
 def facts(**what: Any) -> dict[str, Any]:
     """The `extra` of a log call: `log.info("…", extra=facts(file=path))`."""
     return {FACTS: what}

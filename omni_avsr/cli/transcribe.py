@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omni_avsr.cli.logs import facts, gathered, unexpected, watched
+from omni_avsr.cli.logs import facts, gathered, watched
 from omni_avsr.cli.options import (
     Address,
     Agreement,
@@ -37,7 +37,7 @@ from omni_avsr.cli.options import (
     VideoRate,
     choices,
 )
-from omni_avsr.errors import ConfigError, MissingExtraError, OmniAVSRError, nearest
+from omni_avsr.errors import ConfigError, MissingExtraError, nearest, reason
 from omni_avsr.transcribe.cues import Lines
 from omni_avsr.transcribe.subtitles import WRITERS, formats, output_stems, save, spoken, timestamp
 
@@ -156,16 +156,25 @@ def _on_ray(
         from omni_avsr.scale.ray_batch import Order, transcribe_files
     except ModuleNotFoundError as missing:
         raise MissingExtraError(missing.name or "ray", "scale") from None
-    order = Order(request, outputs.folder.resolve(), outputs.kinds, outputs.lines, loading)
+    # a worker stands in another folder
+    crops = request.save_crops and request.save_crops.resolve()
+    folder = Path(loading["model"]).expanduser()
+    own = loading | ({"model": str(folder.resolve())} if loading["model"] != "default" and folder.is_dir() else {})
+    order = Order(replace(request, save_crops=crops), outputs.folder.resolve(), outputs.kinds, outputs.lines, own)
+    found = {job.source.resolve(): job for job in jobs}
     failed = 0
-    for outcome in transcribe_files([(job.source.resolve(), job.stem) for job in jobs], order, address):
-        news = facts(file=outcome.source, error=outcome.error, duration=outcome.duration, seconds=outcome.seconds)
-        if outcome.error:
+    for outcome in transcribe_files([(path, job.stem) for path, job in found.items()], order, address):
+        job = found[outcome.source]
+        error, *notes = (said.replace(str(outcome.source), str(job.source)) for said in (outcome.error, *outcome.notes))
+        if error:
             failed += 1
-            log.error("failed: %s: %s", outcome.source, outcome.error, extra=news)
-        else:
-            typer.echo(str(outcome.source))
-            log.info("done: %s: %.1f s in %.1f s", outcome.source, outcome.duration, outcome.seconds, extra=news)
+            _say_failed(job, error)
+            log.debug("%s", outcome.traceback)
+            continue
+        _say_noted(job, notes)
+        typer.echo(str(job.source))
+        news = facts(file=job.source, outputs=outputs.paths(job), duration=outcome.duration, seconds=outcome.seconds)
+        log.info("done: %s: %.1f s in %.1f s", job.source, outcome.duration, outcome.seconds, extra=news)
     return failed
 
 
@@ -242,29 +251,33 @@ def _attempt(transcriber: Transcriber, job: Job, request: Request, outputs: Outp
     except BrokenPipeError:
         raise
     except Exception as error:
-        foreseen = isinstance(error, OmniAVSRError | OSError)
-        reason = str(error) if foreseen else unexpected(error)
-        log.error("failed: %s: %s", job.source, reason, exc_info=True, extra=facts(file=job.source, error=reason))
+        _say_failed(job, reason(error), exc_info=True)
         return False
+    _say_noted(job, notes)
+    return True
+
+
+def _say_failed(job: Job, error: str, exc_info: bool = False) -> None:
+    log.error("failed: %s: %s", job.source, error, exc_info=exc_info, extra=facts(file=job.source, error=error))
+
+
+def _say_noted(job: Job, notes: Sequence[str]) -> None:
     if notes:
         # what is said of a file names it already; here the name stands in front
         said = [note.removeprefix(f"'{job.source}'").removeprefix(":").strip() for note in dict.fromkeys(notes)]
         log.warning("note: %s: %s", job.source, "; ".join(said), extra=facts(file=job.source, notes=said))
-    return True
 
 
 def _transcribe_one(transcriber: Transcriber, job: Job, request: Request, outputs: Outputs, advance: Advance) -> None:
     from omni_avsr.types import Transcript
 
-    if request.save_crops:
-        request = replace(request, save_crops=request.save_crops / job.stem)
     began = time.perf_counter()
     advance(0.0)
 
     def told(seconds: float) -> None:
         advance(seconds / info.duration if info.duration else 0.0)
 
-    segments, info = transcriber.transcribe(job.source, **vars(request), progress=told)
+    segments, info = transcriber.transcribe(job.source, **vars(request.of_file(job.stem)), progress=told)
     done = []
     for segment in segments:
         done.append(segment)

@@ -10,15 +10,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import format_exc
 from typing import Any
 
 import numpy as np
 import ray
 import ray.data
 
-from omni_avsr.errors import ConfigError
+from omni_avsr.errors import ConfigError, reason
 from omni_avsr.transcribe.cues import Lines
 from omni_avsr.transcribe.subtitles import save
 from omni_avsr.transcribe.transcriber import Request, Transcriber
@@ -46,9 +48,14 @@ class Outcome:
     """How one file ended."""
 
     source: Path
-    error: str  # empty = its outputs are there
+    error: str  # as a user is told; empty = its outputs are there
+    traceback: str  # of an error
+    notes: tuple[str, ...]  # what was warned of
     duration: float  # seconds of media
     seconds: float  # of work
+
+
+PLAIN = ("error", "traceback", "duration", "seconds")  # columns of an outcome that are its fields as they are
 
 
 class Scribe:
@@ -61,8 +68,10 @@ class Scribe:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """Ray Data's call: columns in, columns out."""
         outcomes = [self._attempt(Path(s), str(stem)) for s, stem in zip(batch["source"], batch["stem"], strict=True)]
-        return {name: [getattr(outcome, name) for outcome in outcomes] for name in ("error", "duration", "seconds")} | {
-            "source": [str(outcome.source) for outcome in outcomes]
+        return {
+            "source": [str(outcome.source) for outcome in outcomes],
+            "notes": ["\n".join(outcome.notes) for outcome in outcomes],
+            **{name: [getattr(outcome, name) for outcome in outcomes] for name in PLAIN},
         }
 
     def _attempt(self, source: Path, stem: str) -> Outcome:
@@ -70,23 +79,39 @@ class Scribe:
         self._order.folder.mkdir(parents=True, exist_ok=True)
         tries = self._order.folder / f".{stem}.tries"  # survives this process, whatever the file does to it
         count = int(tries.read_text() or 0) if tries.exists() else 0
-        error, duration = "", 0.0
+        error = trace = ""
+        duration, notes = 0.0, list[str]()
         if count >= TRIES:
             error = f"{count} workers died on it"
         else:
             tries.write_text(str(count + 1))
             try:
-                duration = self._transcribe(source, stem)
+                with noted() as notes:
+                    duration = self._transcribe(source, stem)
             except Exception as caught:
-                error = f"{type(caught).__name__}: {caught}"
+                error, trace = reason(caught), format_exc()
         tries.unlink(missing_ok=True)
-        return Outcome(source, error, duration, time.perf_counter() - began)
+        return Outcome(source, error, trace, tuple(notes), duration, time.perf_counter() - began)
 
     def _transcribe(self, source: Path, stem: str) -> float:
         order = self._order
-        segments, info = self._transcriber.transcribe(source, **vars(order.request))
+        segments, info = self._transcriber.transcribe(source, **vars(order.request.of_file(stem)))
         save(Transcript(tuple(segments), info), order.folder, stem, order.kinds, order.lines)
         return info.duration
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """The warnings of a stretch of work."""
+    notes: list[str] = []
+    ear = logging.Handler(logging.WARNING)
+    ear.emit = lambda record: notes.append(record.getMessage())  # type: ignore[method-assign]
+    ours = logging.getLogger("omni_avsr")
+    ours.addHandler(ear)
+    try:
+        yield notes
+    finally:
+        ours.removeHandler(ear)
 
 
 def transcribe_files(
@@ -123,4 +148,5 @@ def transcribe_files(
         num_cpus=None if gpus else 1,
     )
     for row in outcomes.iter_rows():
-        yield Outcome(Path(row["source"]), row["error"], row["duration"], row["seconds"])
+        notes = tuple(row["notes"].splitlines())
+        yield Outcome(Path(row["source"]), notes=notes, **{name: row[name] for name in PLAIN})

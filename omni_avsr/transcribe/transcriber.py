@@ -56,6 +56,10 @@ class Request:
     budget: str | None = None
     target_rtf: float | None = None
 
+    def of_file(self, stem: str) -> Request:
+        """The same for one of many files: what is kept of it has a folder of its own."""
+        return self if self.save_crops is None else replace(self, save_crops=self.save_crops / stem)
+
     def search(self, normalizer: str) -> DecodeOptions:
         """How hypotheses are found; hot words are written as the model's transcripts are."""
         words = (normalize(phrase, normalizer) for phrase in self.hotwords.split(","))

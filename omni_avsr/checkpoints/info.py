@@ -67,6 +67,11 @@ QUIRKS: dict[str, Quirk] = {
         lambda c, o: c.preprocess.waveform_norm,
         "The waveform gets zero mean and unit variance before Whisper's mel; ours leaves it as Whisper was trained.",
     ),
+    "float_grey": Quirk(
+        lambda c, o: _imported(c, o) and "video" in c.modalities,
+        "Grey is computed in floating point; ours rounds it to whole numbers of 0 to 255, as mouths are stored: the "
+        "normalised picture differs by up to 0.0125.",
+    ),
     "rank_divisor": Quirk(
         lambda c, o: _imported(c, o) and c.lora.strategy != "none",
         "The official --rank divides the width (rank 32 of a width of 2048 is r = 64) and scales by alpha / rank; "
@@ -85,6 +90,16 @@ QUIRKS: dict[str, Quirk] = {
         lambda c, o: _imported(c, o) and c.llm.family == "qwen2",
         "The LLM reads <audio> A </audio> <video> V </video> prompt text <eos> without an opening token; "
         "ours keeps this order.",
+    ),
+    "answer_length": Quirk(
+        _imported,
+        "An answer ends after 32 tokens; ours allows 32 and 16 more per second of the clip, so that no speech is cut "
+        "off (max_new_tokens=32 gives the official limit).",
+    ),
+    "sampled_beams": Quirk(
+        lambda c, o: _imported(c, o) and c.llm.family == "llama",
+        "With Llama's generation settings the 15 beams are sampled (temperature 0.6, top-p 0.9), so words differ from "
+        "run to run; ours always keeps the best beams, 5 of them unless --beam_size says otherwise.",
     ),
     "added_rows": Quirk(
         _imported,

@@ -118,8 +118,9 @@ def test_info_lists_the_quirks(importing: Import) -> None:
     assert set(quirks) == {
         *("unmasked_padding", "trim_to_longest", "length_arithmetic", "minimum_frames", "missing_layer_norm"),
         *("waveform_norm", "rank_divisor", "prompts", "token_order_qwen", "added_rows", "train_on_padding"),
-        "plain_kernels",
+        *("plain_kernels", "float_grey", "answer_length"),
     }
+    assert "sampled_beams" in model_info(importing("stack"))["quirks"]
     assert all((sentence.endswith(".") and "ours" in sentence) or "here" in sentence for sentence in quirks.values())
 
 

@@ -161,13 +161,15 @@ class Golden:
         stored = self.inputs[f"in/wav{clip}"].numpy()
         return stored.astype(np.float32) / 32768 if stored.dtype == np.int16 else stored
 
+    def pictures(self, clip: int) -> np.ndarray:
+        """(T, 88, 88, 3) uint8 RGB, the centre of one of the two clips."""
+        if f"in/video{clip}_delta" in self.inputs:
+            return np.cumsum(self.inputs[f"in/video{clip}_delta"].numpy(), axis=0, dtype=np.uint8)
+        return self.inputs[f"in/video{clip}_u8"].numpy()[:, CROP, CROP]
+
     def video(self, clip: int) -> Tensor:
         """(T, 88, 88) float32, by the official formula: grey from float RGB, then normalised."""
-        if f"in/video{clip}_delta" in self.inputs:
-            frames = np.cumsum(self.inputs[f"in/video{clip}_delta"].numpy(), axis=0, dtype=np.uint8)
-        else:
-            frames = self.inputs[f"in/video{clip}_u8"].numpy()[:, CROP, CROP]
-        rgb = frames.astype(np.float32) / 255
+        rgb = self.pictures(clip).astype(np.float32) / 255
         grey = sum(np.float32(weight) * rgb[..., i] for i, weight in enumerate(GREY))
         return torch.from_numpy((grey - np.float32(0.421)) / np.float32(0.165))
 

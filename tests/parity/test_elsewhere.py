@@ -15,11 +15,14 @@ from omni_avsr.checkpoints.fairseq import avhubert_state
 from omni_avsr.config import VideoEncoderConfig
 from omni_avsr.media.features import encoder_frames
 from omni_avsr.model.avhubert import AVHubertEncoder
+from omni_avsr.model.decode import DecodeOptions, decode
 from omni_avsr.model.llm import LLM_FAMILIES
+from omni_avsr.model.omni import OmniAVSR
 from tests.parity.goldens import OUR_TASK, ROOT, Golden, bf16_variants, rates, variants
 
 Get = Callable[[str], Golden]
 STATES, LOGITS = 1e-5, 1e-4
+BF16_SCORE = 0.06  # per token, natural log
 
 
 def _recipe(key: str, shape: list[int]) -> torch.Tensor:
@@ -122,3 +125,34 @@ def test_the_official_bf16_run(name: str, golden: Get) -> None:
             assert tuple(got.shape) == tuple(want.shape)
             cosine = torch.cosine_similarity(got.float(), want, dim=-1)
             assert cosine.min() > alike, f"{where} {what}: cosine {cosine.min():.4f}"
+
+
+@pytest.mark.parametrize("name", bf16_variants())
+@torch.inference_mode()
+def test_tokens_of_the_official_bf16_run(name: str, golden: Get) -> None:
+    """Found by 15 beams, 32 tokens. In bfloat16 kernels round differently, and beams that all but tie change places:
+    then the official text is as good as ours by our own numbers."""
+    case = golden(name)
+    model = case.imported(bf16=True)
+    arrays = np.load(ROOT / f"{name}_bf16.npz")
+    wheres = sorted({n.rpartition("/")[0] for n in arrays.files if n.endswith("/ids")})
+    equal = []
+    for where in wheres:
+        task, key = where.split("/")
+        ours, official = OUR_TASK[task], arrays[f"{where}/ids"][0].tolist()
+        batch = case.batch(model, ours)
+        options = DecodeOptions(beam_size=15, max_new_tokens=32)
+        got = decode(model, batch, ours, rates(key), options)[0]
+        eos = model.tokenizer.eos_id
+        equal.append(list(got.tokens) == (official[: official.index(eos)] if eos in official else official))
+        prefix = model.prefixes(ours, model.project(model.encode(batch), rates(key)).tokens, [0])[0]
+        assert abs(got.score - _score(model, ours, prefix, official)) < BF16_SCORE, where
+    assert any(equal), f"none of {wheres} has the official tokens"
+
+
+def _score(model: OmniAVSR, task: str, prefix: torch.Tensor, ids: list[int]) -> float:
+    """The mean log-probability of a text that is read in one pass."""
+    inputs = torch.cat([prefix, model._embed(ids)])[None]
+    with model.adapters.use(task):
+        logprobs = model.llm(inputs_embeds=inputs).logits[0, len(prefix) - 1 : -1].float().log_softmax(-1)
+    return float(logprobs.gather(1, torch.tensor(ids)[:, None]).mean())

@@ -62,7 +62,9 @@ def test_an_import_that_is_trained_further_keeps_its_quirks_and_licences(
     for folder in (trained, again):
         found = model_info(folder)
         assert found["quirks"] == before["quirks"]
-        assert {"rank_divisor", "prompts", "token_order_llama", "added_rows"} <= found["quirks"].keys()
+        assert {"rank_divisor", "prompts", "token_order_llama", "added_rows", "float_grey", "sampled_beams"} <= found[
+            "quirks"
+        ].keys()
         for field in ("official", "licences"):
             assert found["origin"][field] == before["origin"][field]
         for adapter in (folder / "adapters").iterdir():

@@ -17,7 +17,7 @@ SECOND = --set train.init=runs/default_first/model --set data.augment.ramp_epoch
 # where words part is only known to heads that have learnt
 UNCUT  = --set data.augment.crossover=0 --set data.augment.revoice=0
 
-.PHONY: demo test test-slow test-scale fuzz check parity plain default findings clean
+.PHONY: demo test test-slow test-scale full-size fuzz check parity plain default findings clean
 
 demo: $(VENV)/.demo        ## transcribe the bundled clip by ear, by lips and by both
 	$(BIN)/python scripts/demo.py $(OUT)
@@ -31,6 +31,9 @@ test-slow: $(VENV)/.dev    ## the longer proofs
 test-scale: $(VENV)/.dev   ## a local Ray cluster whose workers are killed (installs 725 MB)
 	$(BIN)/python -m pip install --quiet -e '.[dev,scale]'
 	$(PYTEST) -m scale
+
+full-size: $(VENV)/.dev    ## a checkpoint of the published size is imported within 12 GB of memory (8 GB of disk)
+	OMNI_AVSR_FULL_SIZE=1 $(PYTEST) -s tests/checkpoints/test_full_size.py
 
 fuzz: $(VENV)/.dev         ## damaged containers (CASES=n), each of which must give text or a sentence; goes on where it was stopped
 	$(BIN)/python -m tests.fuzz out/fuzz $(CASES)

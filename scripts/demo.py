@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+from rapidfuzz.distance import Levenshtein
 from rich.console import Console
 from rich.table import Table
 
@@ -66,9 +67,15 @@ def recognise(transcriber: Transcriber, clip: Clip, task: str, audio_rate: int, 
 
 
 def marked(text: str) -> str:
-    """`text` with the words that were not said in red."""
-    said = TRUTH.split()
-    return " ".join(w if w in said else f"[red]{w}[/]" for w in text.split()) or "[dim](nothing)[/]"
+    """`text` with the words that were not said there in red, and a red dash for a word that is missing."""
+    said, heard = TRUTH.split(), text.split()
+    if not heard:
+        return "[dim](nothing)[/]"
+    parts: list[str] = []
+    for step in Levenshtein.opcodes(said, heard):
+        words = heard[step.dest_start : step.dest_end] or ["-"] * (step.src_end - step.src_start)
+        parts += words if step.tag == "equal" else [f"[red]{word}[/]" for word in words]
+    return " ".join(parts)
 
 
 if __name__ == "__main__":

@@ -266,6 +266,14 @@ class _Reader:
 
         Only the joint form is published; the inside of an expert is read from its shapes, not from its names.
         """
+        homes = {key.partition(".experts.")[0] for key in self.shapes if ".experts." in key}
+        gates = [key for key in self.shapes if "gate" in key.partition("_proj.")[2] and ".experts." not in key]
+        if len(homes) == 1 and len(gates) > 1:
+            raise CheckpointError(
+                f"{self.where} has one pool of experts and {len(gates)} routers ({', '.join(gates[:2])}), which is "
+                "JEDR; its code was never published and its keys are not known, so only DEDR and JEJR can be imported: "
+                "please report these names, or train one by the recipe smop_jedr"
+            )
         found = {prefix: row for prefix, row in _POOLS.items() if self.has(f"{prefix}.")}
         if len({kind for _, kind in found.values()}) != 1:
             raise CheckpointError(f"{self.where} mixes {' and '.join(found)}; that is no layout of Llama-SMoP")

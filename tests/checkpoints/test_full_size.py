@@ -1,6 +1,6 @@
 """A checkpoint of the published size is imported within 12 GB of memory.
 
-Set OMNI_AVSR_FULL_SIZE=1 to run it; it takes minutes and 12 GB of disk.
+`make full-size` runs it; it takes minutes and 8 GB of disk.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _llm(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not ENABLED, reason="set OMNI_AVSR_FULL_SIZE=1; needs 12 GB of disk and minutes")
+@pytest.mark.skipif(not ENABLED, reason="run by make full-size; needs 8 GB of disk and minutes")
 def test_a_full_size_checkpoint_within_12_gb(tmp_path: Path) -> None:
     root, file = Path(__file__).parent.parent.parent, tmp_path / "model_avg_1.pth"
     prompts = json.dumps({OFFICIAL_TASK[name]: task.prompt for name, task in TASKS.items()})

@@ -277,6 +277,21 @@ def test_a_joint_pool_needs_encoders_of_one_width(
         import_checkpoint("llama-smop", tmp_path / "smop.pth", tmp_path / "out", llm=str(cases("stack").llm))
 
 
+@pytest.mark.parametrize(
+    "gates", [("audiovisual_proj.gate_audio", "audiovisual_proj.gate_video"), ("audio_proj.gate",)]
+)
+def test_one_pool_with_two_routers_is_refused_as_what_it_is(
+    gates: tuple[str, ...], mixture: Callable[..., OmniAVSR], cases: Callable[[str], Golden], tmp_path: Path
+) -> None:
+    file = _official_names(mixture("smop_jejr"), "smop_jejr")
+    router = file["audiovisual_proj.gate.weight"]
+    if len(gates) > 1:
+        del file["audiovisual_proj.gate.weight"]
+    torch.save(file | {f"{gate}.weight": router for gate in gates}, tmp_path / "smop.pth")
+    with pytest.raises(CheckpointError, match=r"one pool of experts and 2 routers \(audio.*JEDR.*report these names"):
+        import_checkpoint("llama-smop", tmp_path / "smop.pth", tmp_path / "out", llm=str(cases("stack").llm))
+
+
 def test_an_unknown_expert_is_reported(
     mixture: Callable[..., OmniAVSR], cases: Callable[[str], Golden], tmp_path: Path
 ) -> None:

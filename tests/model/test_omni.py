@@ -94,10 +94,11 @@ def test_padding_is_learned_only_for_compatibility(tiny_model, batch, family):
 # ---- rows and streams do not disturb each other ----------------------------------------------
 
 
+@families
 @pytest.mark.parametrize("projector", PROJECTORS)
 @pytest.mark.parametrize("compression", COMPRESSORS)
-def test_loss_of_a_batch_is_that_of_its_rows(tiny_model, make_features, projector, compression):
-    model = tiny_model(projector={"kind": projector}, compression=compression)
+def test_loss_of_a_batch_is_that_of_its_rows(tiny_model, make_features, projector, compression, family):
+    model = tiny_model(projector={"kind": projector}, compression=compression, llm={"family": family})
     texts = ("bin blue at f two now", "place red")
     clips = [make_features(frames, seed=frames) for frames in (20, 33)]
     together = losses_of(model, collate(clips, texts))
@@ -237,9 +238,11 @@ def test_every_parameter_belongs_to_exactly_one_part(tiny_model):
     assert {parts[0] for parts in owners.values()} == set(whole)
 
 
+@families
 @pytest.mark.parametrize("part", PARTS)
-def test_gradients_reach_exactly_the_trained_part(tiny_model, batch, part):
-    model = tiny_model(ctc={"units": "char"}, projector={"kind": "mlp_shared"}, video_encoder={"layer_drop": 0.0})
+def test_gradients_reach_exactly_the_trained_part(tiny_model, batch, part, family):
+    changes = {"ctc": {"units": "char"}, "projector": {"kind": "mlp_shared"}, "video_encoder": {"layer_drop": 0.0}}
+    model = tiny_model(llm={"family": family}, **changes)
     model.set_trainable((part,))
     model.train()
     for parameter in model.parameters():
@@ -252,9 +255,10 @@ def test_gradients_reach_exactly_the_trained_part(tiny_model, batch, part):
     assert reached | blind == expected
 
 
+@families
 @pytest.mark.parametrize("strategy", [name for name in LORA if name != "none"])
-def test_each_task_trains_its_own_adapters(tiny_model, make_features, strategy):
-    model = tiny_model(lora={"strategy": strategy})
+def test_each_task_trains_its_own_adapters(tiny_model, make_features, strategy, family):
+    model = tiny_model(lora={"strategy": strategy}, llm={"family": family})
     model.set_trainable(("llm_lora",))
     model(collate([make_features(video=False)], ["bin blue"]), RATES).total.backward()
     reached = {name.rpartition(".")[2] for name, p in model.named_parameters() if p.grad is not None}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from omni_avsr.checkpoints import load_model
 from omni_avsr.config import ModelConfig, Recipe, load_recipe, recipes
 from omni_avsr.model.omni import PARTS, build_model
 from omni_avsr.train import loop, state
@@ -58,7 +59,13 @@ def test_two_steps_change_exactly_what_is_to_be_trained(
     rows = [r for r in read_metrics(tmp_path / "metrics.jsonl") if r["kind"] == "train"]
     assert [r["step"] for r in rows] == [1, 2]
     assert all(f"loss/{task}" in rows[0] for task in recipe.model.tasks)
-    assert (tmp_path / "model" / "config.json").is_file()
+    loaded = load_model(tmp_path / "model")
+    batch = next(trainer.corpus.groups(0))[0]
+    rates = {modality: recipe.model.rates(modality)[0] for modality in recipe.model.modalities}
+    with torch.no_grad():
+        wanted, got = (each.eval()(batch, rates) for each in (model, loaded))
+    assert torch.equal(wanted.total, got.total)
+    assert wanted.tasks == got.tasks
     assert len(state.checkpoints(tmp_path)) >= 1
 
 

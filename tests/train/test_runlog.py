@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -57,6 +60,55 @@ def test_curves_are_a_picture_with_a_panel_per_measure(tmp_path: Path) -> None:
     for half in np.array_split(narrow, 2, axis=1):
         coloured = half.max(2).astype(int) - half.min(2) > 60
         assert coloured.sum() > 200  # a line is drawn in each
+
+
+class Writer:
+    """What TensorBoard would be told."""
+
+    made: ClassVar[list[Writer]] = []
+
+    def __init__(self, folder: str, purge_step: int) -> None:
+        self.folder, self.purge_step = folder, purge_step
+        self.scalars: list[tuple[str, float, int]] = []
+        self.shown = 0  # scalars that a reader would see by now
+        self.closed = False
+        self.made.append(self)
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        self.scalars.append((tag, value, step))
+
+    def flush(self) -> None:
+        self.shown = len(self.scalars)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_tensorboard_gets_every_number_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Writer, "made", [])
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    log = RunLog(tmp_path, step=4)
+    log.write(train_row(5))
+    log.write(dev_row(6))
+    (board,) = Writer.made
+    assert (board.folder, board.purge_step) == (str(tmp_path / "tensorboard"), 5)
+    assert board.scalars == [
+        *[("train/lr", 1e-3, 5), ("train/loss", 0.6, 5), ("train/loss/asr", 0.4, 5)],
+        *[("dev/loss/asr@4", 2 / 6, 6), ("dev/wer/asr", 50.0, 6)],
+    ]
+    assert board.shown == 5
+    assert not board.closed
+    log.close()
+    assert board.closed
+
+
+def test_without_tensorboard_nothing_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    log = RunLog(tmp_path)
+    log.write(train_row(1))
+    log.close()
+    assert read_metrics(log.path) == [train_row(1)]
+    assert not (tmp_path / "tensorboard").exists()
 
 
 def test_nothing_to_draw_draws_nothing(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ full-size: $(VENV)/.dev    ## a checkpoint of the published size is imported wit
 	OMNI_AVSR_FULL_SIZE=1 $(PYTEST) -s tests/checkpoints/test_full_size.py
 
 fuzz: $(VENV)/.dev         ## damaged containers (CASES=n), each of which must give text or a sentence; goes on where it was stopped
-	$(BIN)/python -m tests.fuzz out/fuzz $(CASES)
+	$(BIN)/python -m tests.fuzz out/fuzz $(CASES) $(STORED)
 
 check: $(VENV)/.dev        ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

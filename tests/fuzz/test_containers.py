@@ -11,7 +11,7 @@ from omni_avsr.checkpoints import save_model
 from omni_avsr.config import ModelConfig
 from omni_avsr.model.omni import build_model
 from tests.conftest import TEXTS, TINY
-from tests.fuzz.__main__ import run
+from tests.fuzz.__main__ import run, summary
 from tests.fuzz.mutants import SEEDS, make_seeds, mutant
 from tests.fuzz.watch import Watch
 
@@ -63,6 +63,17 @@ def test_a_case_is_the_same_bytes_every_time_and_never_the_seed() -> None:
         assert mutant(case, seeds) == (number, data)
         assert number == case % len(seeds)
     assert sum(mutant(case, seeds)[1] != seeds[case % len(seeds)] for case in range(100)) > 90
+
+
+def test_the_summary_names_the_worst_cases_and_the_code_they_ran_on() -> None:
+    rows = [
+        {"case": 0, "outcome": "text", "seconds": 0.5, "peak": 300 * 2**20, "commit": "b"},
+        {"case": 1, "outcome": "refused", "seconds": 2.5, "peak": 0, "commit": "a"},
+        {"case": 2, "outcome": "text", "seconds": 0.1, "peak": 400 * 2**20, "commit": "b"},
+    ]
+    found = summary(rows)
+    assert (found["cases"], found["outcomes"], found["commits"]) == (3, {"text": 2, "refused": 1}, ["a", "b"])
+    assert (found["slowest"], found["peak"]) == ({"case": 1, "seconds": 2.5}, {"case": 2, "mib": 400.0})
 
 
 @pytest.mark.slow

@@ -36,21 +36,45 @@ def piece(planned: Planned, rates: Mapping[str, int], recognised: Recognised) ->
 
 
 def joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """The pieces with every word once, where windows overlap; one is held back until the next is known."""
-    held: Piece | None = None
-    for right in pieces:
-        if held is not None:
-            cut = held.planned.window.cut_after
-            if cut is not None and cut == right.planned.window.cut_before:
-                kept, rest = stitched(held.words, right.words, cut)
-                held, right = replace(held, words=kept), replace(right, words=rest)
+    """The pieces with every word once, where windows overlap; a window that was cut is held back until the next."""
+    held: list[Piece] = []
+    for right in _by_cuts(pieces):
+        before, after = _cuts(right[0])
+        if held and before == _cuts(held[0])[1]:
+            assert before is not None
+            held, right = _joined(held, right, before)
+        yield from held
+        held = right if after is not None else []
+        if after is None:
+            yield from right
+    yield from held
+
+
+def _cuts(piece: Piece) -> tuple[float | None, float | None]:
+    return piece.planned.window.cut_before, piece.planned.window.cut_after
+
+
+def _by_cuts(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """The pieces between the same two cuts together: the turns of several people. What was not cut goes on at once."""
+    held: list[Piece] = []
+    for each in pieces:
+        if held and _cuts(each) != _cuts(held[0]):
             yield held
-        held = right
-        if right.planned.window.cut_after is None:
-            yield right
-            held = None
-    if held is not None:
+            held = []
+        held.append(each)
+        if _cuts(each) == (None, None):
+            yield held
+            held = []
+    if held:
         yield held
+
+
+def _joined(left: list[Piece], right: list[Piece], cut: float) -> tuple[list[Piece], list[Piece]]:
+    """Both without what the other keeps. The words of all turns are joined as one text and stay in their turn."""
+    ends, begins = stitched([w for p in left for w in p.words], [w for p in right for w in p.words], cut)
+    kept = {id(word) for word in (*ends, *begins)}  # two windows may have equal words
+    own = [[replace(p, words=tuple(w for w in p.words if id(w) in kept)) for p in side] for side in (left, right)]
+    return own[0], own[1]
 
 
 def segment(piece: Piece, number: int, with_words: bool) -> Segment:

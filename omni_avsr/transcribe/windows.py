@@ -51,8 +51,8 @@ class Window:
     hearing: AudioQuality | None = None
     sight: VideoQuality | None = None
     by_lips: bool = False  # it is here because lips were seen to speak, not because a voice was heard
-    cut_before: float | None = None  # seconds at which the speech was cut from that of the window before
-    cut_after: float | None = None  # the same of the window after
+    cut_before: float | None = None  # seconds at which the speech was cut; what was cut before it reaches over that
+    cut_after: float | None = None  # the same at its end; both are the same for all parts in which people take turns
     speaker: str | None = None  # who speaks, where several faces are told apart
 
     @property
@@ -246,8 +246,6 @@ def _windows(media: Media, eyes: Gaze[Any] | None, listens: bool, cut: _Cut) -> 
             cut,
             start=cut.start + part.start / FPS,
             end=end if following is None else cut.start + following.start / FPS,
-            before=cut.before if part is parts[0] else None,
-            after=cut.after if following is None else None,
         )
         samples = slice(part.start * SAMPLES_PER_FRAME, following and following.start * SAMPLES_PER_FRAME)
         yield _window(own, part, None if audio is None else audio[samples])

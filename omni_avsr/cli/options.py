@@ -88,7 +88,7 @@ Agreement = Annotated[
     typer.Option(
         "--agreement/--no_agreement",
         show_default="with --word_timestamps",
-        help="Second opinions by ear, by lips and by both: honest word probabilities, flags for made-up text.",
+        help="Second opinions by ear, by lips and by both: what they lack gets less probable, made-up text a flag.",
     ),
 ]
 Engine = Annotated[

@@ -1,4 +1,7 @@
-"""The form of /v1/audio/transcriptions: OpenAI's fields, and four of our own (task, audio_rate, video_rate, face)."""
+"""The form of /v1/audio/transcriptions: OpenAI's fields, and five of our own.
+
+task, audio_rate, video_rate, face and keywords[].
+"""
 
 from __future__ import annotations
 

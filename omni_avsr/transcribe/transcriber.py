@@ -67,7 +67,7 @@ class Request:
 
     @property
     def asks_others(self) -> bool:
-        """Whether second opinions are wanted; as a rule with the words, whose probability they make honest."""
+        """Whether second opinions are wanted; as a rule with the words, whose probability they lower."""
         return self.word_timestamps if self.agreement is None else self.agreement
 
 

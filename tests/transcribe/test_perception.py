@@ -29,10 +29,17 @@ def sight(face: float, mouth: float = 40.0, sharpness: float = 0.2, yaw: float =
 
 
 def window(
-    face: float = 1.0, voice: float = 0.6, level: float = LOUD, start: float = 0.0, by_lips: bool = False, **seen: float
+    face: float = 1.0,
+    voice: float = 0.6,
+    level: float = LOUD,
+    start: float = 0.0,
+    by_lips: bool = False,
+    snr: float = 20.0,
+    clipped: float = 0.0,
+    **seen: float,
 ) -> Window:
     audio = np.full(16_000, level, np.float32)
-    hearing = AudioQuality(-20.0, -3.0, 20.0, voice, 0.0, 0.0)
+    hearing = AudioQuality(-20.0, -3.0, snr, voice, float(level == MUTE), clipped)
     return Window(start, start + 3.0, audio, CROPS, hearing=hearing, sight=sight(face, **seen), by_lips=by_lips)
 
 
@@ -101,6 +108,9 @@ def test_unknown_task_suggests_the_nearest() -> None:
         (window(face=0.2), "asr"),
         (window(voice=0.0, level=MUTE, by_lips=True), "vsr"),  # the microphone was off
         (window(voice=0.0, level=MUTE), None),  # and nobody spoke
+        (window(snr=-20.0), "avsr"),  # noise and overload leave ear and lips as good as the lips alone
+        (window(clipped=0.6), "avsr"),
+        (window(face=0.0, snr=-20.0), "asr"),
         (window(mouth=5.0), "asr"),  # too far away
         (window(sharpness=0.03), "asr"),  # out of focus
         (window(yaw=80.0), "asr"),  # from the side

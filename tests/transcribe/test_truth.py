@@ -13,12 +13,15 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
+from omni_avsr.data.dialogue import write_script
 from omni_avsr.data.synthetic import utterances
 from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.transcribe import recognition as module
 from omni_avsr.transcribe import transcriber as rooms
 from omni_avsr.transcribe.transcriber import Transcriber
-from omni_avsr.types import SAMPLE_RATE, Batch, Hypothesis, Word
+from omni_avsr.types import FPS, SAMPLE_RATE, Batch, Hypothesis, Word
+from tests.media.test_sync import LINES
+from tests.transcribe.test_speakers import people
 
 
 def talk(pauses: Sequence[float], grammar: str = "phrases", seed: int = 31) -> tuple[np.ndarray, list[Word]]:
@@ -82,3 +85,26 @@ def test_speech_without_pauses_keeps_every_word(tiny_model: OmniAVSR, monkeypatc
     assert [w.word.strip() for w in words] == [w.word for w in truth]
     off = np.abs([[a.start - b.start, a.end - b.end] for a, b in zip(words, truth, strict=True)])
     assert np.median(off) <= 0.05
+
+
+def test_two_people_take_turns_and_each_keeps_their_words(
+    tiny_model: OmniAVSR, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [(1, LINES[0]), (0, LINES[1]), (1, LINES[2]), (0, LINES[3]), (1, LINES[1])]
+    script = write_script(lines, 2, seed=42, pause=0.12)
+    truth = [
+        (f"SPEAKER_0{1 - who}", word) for (who, _), line in zip(lines, script.lines, strict=True) for word in line.words
+    ]
+    knowing(monkeypatch, [word for _, word in truth])
+    monkeypatch.setattr(rooms, "all_mouths", lambda *_, **__: iter(people(script, (7, 9))))
+    monkeypatch.setattr("omni_avsr.media.quality.sharpness", lambda crop: 0.2)
+    black = np.zeros((round(script.duration * FPS), 32, 32, 3), np.uint8)
+    for longest in (30.0, 7.0, 6.0):  # whole, and cut at different places
+        monkeypatch.setattr(rooms, "LONGEST", longest)
+        segments, _ = Transcriber(tiny_model).transcribe(
+            audio=script.audio, video=black, fps=FPS, face="all", word_timestamps=True, agreement=False
+        )
+        found = [(s.speaker, word) for s in segments for word in s.words or ()]
+        assert [(who, w.word.strip()) for who, w in found] == [(who, w.word) for who, w in truth]
+        off = [[a.start - b.start, a.end - b.end] for (_, a), (_, b) in zip(found, truth, strict=True)]
+        assert np.median(np.abs(off)) <= 0.06

@@ -63,7 +63,7 @@ def evaluate(
     """
     options = options or Options()
     name = "given" if isinstance(model, OmniAVSR) else str(model)
-    weights = digest(model) if isinstance(model, OmniAVSR) else _digest(locate(model, offline))
+    weights = digest(model) if isinstance(model, OmniAVSR) else folder_digest(locate(model, offline))
     if not isinstance(model, OmniAVSR):
         model = load_for_inference(model, device, compute_type, fast, offline)
     normalizer = options.normalizer or model.config.preprocess.normalizer
@@ -96,7 +96,7 @@ def evaluate(
     return results
 
 
-def _digest(folder: Path) -> str:
+def folder_digest(folder: Path) -> str:
     """sha256 of a model folder, its origin aside: a model laid out for inference has given its weights up."""
     sha = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ORIGIN):

@@ -22,7 +22,7 @@ from omni_avsr import Transcriber
 from omni_avsr.evaluate.grid import folder_digest
 from omni_avsr.evaluate.provenance import provenance
 from omni_avsr.media.reader import read_clip
-from omni_avsr.types import SAMPLES_PER_FRAME, Clip
+from omni_avsr.types import FPS, SAMPLES_PER_FRAME, Clip
 
 INTO = 30  # frames of the middle sentence that are whole: 1.2 s
 LOSSES = ("nothing", "microphone", "face")
@@ -43,7 +43,8 @@ def main() -> None:
     for loss in LOSSES:
         rows[loss] = measure(transcriber, damaged(clip, len(sentences), loss), " ".join(sentences))
         print(loss, rows[loss], flush=True)
-    about = {"clips": len(sentences), "seconds": clip.duration, "seed": asked.seed, "task": "auto", "beam_size": 5}
+    assert clip.frames is not None
+    about = {"clips": len(sentences), "seconds": len(clip.frames) / FPS, "seed": asked.seed, "task": "auto", "beam_size": 5}
     about |= {"weights": folder_digest(locate(asked.model, offline=True)), **provenance(transcriber.device)}
     if asked.out:
         asked.out.write_text(json.dumps({"rows": rows, "meta": about}, indent=1) + "\n")

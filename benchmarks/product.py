@@ -16,9 +16,9 @@ from typing import Any
 
 import jiwer
 import numpy as np
-from omni_avsr.checkpoints.folder import locate
 
 from omni_avsr import Transcriber
+from omni_avsr.checkpoints.folder import locate
 from omni_avsr.evaluate.grid import folder_digest
 from omni_avsr.evaluate.provenance import provenance
 from omni_avsr.media.reader import read_clip
@@ -44,7 +44,7 @@ def main() -> None:
         rows[loss] = measure(transcriber, damaged(clip, len(sentences), loss), " ".join(sentences))
         print(loss, rows[loss], flush=True)
     assert clip.frames is not None
-    about = {"clips": len(sentences), "seconds": len(clip.frames) / FPS, "seed": asked.seed, "task": "auto", "beam_size": 5}
+    about = {"clips": len(sentences), "seconds": len(clip.frames) / FPS, "seed": asked.seed, "task": "auto"}
     about |= {"weights": folder_digest(locate(asked.model, offline=True)), **provenance(transcriber.device)}
     if asked.out:
         asked.out.write_text(json.dumps({"rows": rows, "meta": about}, indent=1) + "\n")

@@ -20,9 +20,11 @@ import torch
 from vs_reference import generated
 
 from omni_avsr.checkpoints import load_model
+from omni_avsr.checkpoints.folder import locate
 from omni_avsr.checkpoints.native import load_for_inference
 from omni_avsr.data.dataset import load_sample
 from omni_avsr.data.manifest import read_manifest
+from omni_avsr.evaluate.grid import folder_digest
 from omni_avsr.evaluate.provenance import provenance
 from omni_avsr.media.features import extract
 from omni_avsr.model.batch import collate
@@ -69,7 +71,8 @@ def main() -> None:
             print(
                 f"{task:4} {beams:3} beams: {len(rows) - len(differ)} of {len(rows)} equal {differ or ''}", flush=True
             )
-    meta = {"model": options.model, "split": options.split, **provenance(plain.device)}
+    weights = folder_digest(locate(options.model))
+    meta = {"model": options.model, "weights": weights, "split": options.split, **provenance(plain.device)}
     options.out.write_text(json.dumps({"meta": meta, "rows": table}, indent=1) + "\n", "utf-8")
     sys.exit(any(row["differ"] for row in table))
 

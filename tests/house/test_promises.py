@@ -54,9 +54,9 @@ def test_documents_name_files_that_exist(page: Path) -> None:
 
 
 def test_documents_name_make_targets_that_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text("utf-8"), re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text("utf-8"), re.M))
     for page in DOCUMENTS:
-        for name in re.findall(r"^make ([a-z]+)", "\n".join(_code(page.read_text("utf-8"))), re.M):
+        for name in re.findall(r"^make ([a-z-]+)", "\n".join(_code(page.read_text("utf-8"))), re.M):
             assert name in targets, f"{page.name} shows 'make {name}'"
 
 

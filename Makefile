@@ -35,7 +35,7 @@ test-scale: $(VENV)/.dev   ## a local Ray cluster whose workers are killed (inst
 full-size: $(VENV)/.dev    ## a checkpoint of the published size is imported within 12 GB of memory (8 GB of disk)
 	OMNI_AVSR_FULL_SIZE=1 $(PYTEST) -s tests/checkpoints/test_full_size.py
 
-fuzz: $(VENV)/.dev         ## damaged containers (CASES=n), each of which must give text or a sentence; goes on where it was stopped
+fuzz: $(VENV)/.dev         ## damaged containers (CASES=n), each of which must give text or a sentence; goes on where it was stopped; STORED=json
 	$(BIN)/python -m tests.fuzz out/fuzz $(CASES) $(STORED)
 
 check: $(VENV)/.dev        ## ruff and mypy

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 MEMORY = 2 * 2**30  # bytes
-PATIENCE = 120.0  # seconds for a file of about one second
+PATIENCE = 600.0  # seconds for a file of about one second: some claim to last minutes, and the machine may be busy
 START = 300.0  # seconds for the worker to begin, on a busy machine
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = ["Segment", "Transcriber", "TranscriptionInfo", "Word", "__version__"]
+
+# Threads that wait sleep instead of spinning: on a busy machine the default model's small products took ten times as
+# long. OpenMP reads it when torch is imported, which comes later.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from omni_avsr.transcribe.transcriber import Transcriber

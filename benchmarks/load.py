@@ -1,18 +1,21 @@
 """Load on `omni-avsr serve`: throughput against one by one, latency, memory, and what misbehaving clients do to others.
 
-    python benchmarks/load.py                     all of it: 2,000 good requests each by 1, 4 and 16 clients, into
-                                                  results/load.json and docs/scaling.md; some 35 minutes of processor
-    python benchmarks/load.py --requests 100 --concurrency 4 -o /tmp/load.json
+    python -m benchmarks.load                     all of it: 2,000 good requests each by 1, 4 and 16 clients, into
+                                                  results/load.json and docs/scaling.md; an hour of processor
+    python -m benchmarks.load --page              docs/scaling.md from what is stored
+    python -m benchmarks.load --requests 100 --concurrency 4 -o /tmp/load.json
 
-A level that is in the output already, of the same version and arguments, is not run again. Every answer is compared
-with the one that the same file and settings got alone. While the load runs, some clients break off, some trickle, some
-send garbage or too much. A server process is started for each level, on this machine: both sides share its cores.
+A level that is in the output already, of the same code, model and arguments, is not run again. Every answer is
+compared with the one that the same file and settings got alone. While the load runs, some clients break off, some send
+garbage or too much, and some trickle, who are owed the right answer like all others. A server process is started for
+each level, on this machine: both sides share its cores. The exit status is 1 where an answer was wrong or lost.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
 import platform
@@ -34,6 +37,7 @@ import av
 import httpx
 import numpy as np
 
+from benchmarks.pages import replaced
 from omni_avsr.media.reader import read_clip
 from omni_avsr.types import SAMPLE_RATE
 
@@ -41,6 +45,8 @@ ROUTE = "/v1/audio/transcriptions"
 INSIDE = ("requests_present", "uploads_present", "utterances_waiting")  # gauges that end at 0
 OUTPUT = Path(__file__).parent / "results" / "load.json"
 DOCS = Path(__file__).parents[1] / "docs" / "scaling.md"
+PACKAGE = Path(__file__).parents[1] / "omni_avsr"
+PAUSE = 0.1  # seconds between two pieces of a slow client
 MEGABYTES = 8  # what the server takes; the oversize client sends more
 
 
@@ -69,6 +75,12 @@ class Tally:
     misbehaved: dict[str, int] = field(default_factory=dict)
     memory: list[float] = field(default_factory=list)  # MB, of the server, in steps of the run
 
+    def check(self, call: Call, text: str | None, who: str = "") -> bool:
+        """Whether a well-formed request got the answer that it got alone; if not, it is a failure."""
+        if text != call.expected:
+            self.failures.append(f"{who}{call.name} {call.fields}: got {text!r}, expected {call.expected!r}")
+        return text == call.expected
+
 
 def main() -> None:
     """Reads the arguments, runs, writes JSON and prints the table."""
@@ -79,26 +91,30 @@ def main() -> None:
     parser.add_argument("--beam_size", type=int, default=5)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--audio_only", action="store_true", help="no pictures: the model is then the bottleneck")
+    parser.add_argument("--page", action="store_true", help="measure nothing")
     parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
-    results = begun(arguments)
-    for concurrency in arguments.concurrency:
-        if all(row["concurrency"] != concurrency for row in results["rows"]):
-            results["rows"].append(asyncio.run(measure(arguments, concurrency)))
-            results["rows"].sort(key=lambda row: row["concurrency"])
-            arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+    if not arguments.page:
+        results = begun(arguments)
+        for concurrency in arguments.concurrency:
+            if all(row["concurrency"] != concurrency for row in results["rows"]):
+                results["rows"].append(asyncio.run(measure(arguments, concurrency)))
+                results["rows"].sort(key=lambda row: row["concurrency"])
+                arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+    results = json.loads(arguments.output.read_text())
     print(table(results))
     if arguments.output == OUTPUT:
-        into_docs(table(results))
+        DOCS.write_text(replaced(DOCS.read_text(), "load", part(results)))
+    if any(row["wrong_or_lost"] or any(row["left_inside"].values()) for row in results["rows"]):
+        raise SystemExit("an answer was wrong or lost, or a request stayed inside; see 'failures' and 'left_inside'")
 
 
 def begun(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The results so far of the same version and arguments, or new ones without rows."""
-    version = ["git", "rev-parse", "--short", "HEAD"]
+    """The results so far of the same code, model and arguments, or new ones without rows."""
     own = {
         "what": "benchmarks/load.py",
-        "arguments": {k: v for k, v in vars(arguments).items() if k not in ("output", "concurrency")},
-        "commit": subprocess.run(version, capture_output=True, text=True).stdout.strip(),
+        "arguments": {k: v for k, v in vars(arguments).items() if k not in ("output", "concurrency", "page")},
+        "code": digest(),
         "machine": f"{processor()}, {len(os.sched_getaffinity(0))} cores",
     }
     with suppress(OSError, ValueError):
@@ -106,6 +122,15 @@ def begun(arguments: argparse.Namespace) -> dict[str, Any]:
         if all(before.get(key) == value for key, value in own.items()):
             return before
     return own | {"rows": []}
+
+
+def digest() -> str:
+    """Of what decides the numbers: the package with its model, and this file. Words about it do not count."""
+    found = hashlib.sha256()
+    for path in sorted([*PACKAGE.rglob("*"), Path(__file__)]):
+        if path.is_file() and path.suffix != ".pyc":
+            found.update(path.name.encode() + path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 async def measure(arguments: argparse.Namespace, concurrency: int) -> dict[str, Any]:
@@ -189,58 +214,64 @@ async def load(
                 bad.add(asyncio.create_task(misbehave(client, dice.choice(sorted(MISBEHAVIOUR)), call, tally)))
             began = time.perf_counter()
             try:
-                answer = await call.send(client)
-                text = answer.json().get("text") if answer.status_code == 200 else answer.text
+                text = said(await call.send(client))
             except httpx.HTTPError as error:
                 text = repr(error)
             tally.seconds.append(time.perf_counter() - began)
-            if text != call.expected:
-                tally.failures.append(f"{call.name} {call.fields}: got {text!r}, expected {call.expected!r}")
+            tally.check(call, text)
 
     await asyncio.gather(*(one_client() for _ in range(concurrency)))
     await asyncio.gather(*bad)
     return tally
 
 
+def said(answer: httpx.Response) -> str | None:
+    """The text, or what came in its place."""
+    return answer.json().get("text") if answer.status_code == 200 else answer.text
+
+
 # ---- who misbehaves ----------------------------------------------------------------------------
 
 
-async def killed(client: httpx.AsyncClient, call: Call) -> str:
+async def killed(client: httpx.AsyncClient, call: Call, tally: Tally) -> str:
     """Breaks off in the middle of its upload."""
     await raw(client, call.content, share=0.5)
     return "broke off"
 
 
-async def impatient(client: httpx.AsyncClient, call: Call) -> str:
+async def impatient(client: httpx.AsyncClient, call: Call, tally: Tally) -> str:
     """Sends all and leaves before the answer."""
     await raw(client, call.content, share=1.0)
     return "left"
 
 
-async def slow(client: httpx.AsyncClient, call: Call) -> str:
-    """Sends in small pieces, and gets its answer all the same."""
+async def slow(client: httpx.AsyncClient, call: Call, tally: Tally) -> str:
+    """Sends in small pieces, which is well-formed: it counts like all others."""
 
     async def pieces() -> Any:
         body = request.read()
         for at in range(0, len(body), len(body) // 20 + 1):
             yield body[at : at + len(body) // 20 + 1]
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(PAUSE)
 
     request = client.build_request(
         "POST", ROUTE, files={"file": (call.name, call.content)}, data={"model": "default"} | call.fields
     )
     headers = {"content-type": request.headers["content-type"]}
-    answer = await client.post(ROUTE, content=pieces(), headers=headers)
-    return "right" if answer.status_code == 200 and answer.json()["text"] == call.expected else f"WRONG {answer.text}"
+    try:
+        text = said(await client.post(ROUTE, content=pieces(), headers=headers))
+    except httpx.HTTPError as error:
+        text = repr(error)
+    return "right" if tally.check(call, text, "slow ") else "WRONG"
 
 
-async def garbage(client: httpx.AsyncClient, call: Call) -> str:
+async def garbage(client: httpx.AsyncClient, call: Call, tally: Tally) -> str:
     """Sends bytes that are no media."""
     files = {"file": (call.name, random.Random(1).randbytes(200_000))}
     return str((await client.post(ROUTE, files=files, data={"model": "default"})).status_code)
 
 
-async def oversize(client: httpx.AsyncClient, call: Call) -> str:
+async def oversize(client: httpx.AsyncClient, call: Call, tally: Tally) -> str:
     """Sends more than is taken."""
     files = {"file": (call.name, b"\0" * (MEGABYTES + 2) * 2**20)}
     return str((await client.post(ROUTE, files=files, data={"model": "default"})).status_code)
@@ -252,7 +283,7 @@ MISBEHAVIOUR = {f.__name__: f for f in (killed, impatient, slow, garbage, oversi
 async def misbehave(client: httpx.AsyncClient, kind: str, call: Call, tally: Tally) -> None:
     """One bad client; how it ended is counted."""
     try:
-        outcome = await MISBEHAVIOUR[kind](client, call)
+        outcome = await MISBEHAVIOUR[kind](client, call, tally)
     except (httpx.HTTPError, OSError) as error:
         outcome = type(error).__name__
     key = f"{kind}: {outcome}"
@@ -360,12 +391,26 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def into_docs(new: str) -> None:
-    """Puts the table in the place of the one that `DOCS` has."""
-    heading = new.partition("\n")[0]
-    before, _, rest = DOCS.read_text().partition(heading)
-    _, _, after = rest.partition("\n\n")
-    DOCS.write_text(f"{before}{new}\n\n{after}")
+def part(results: dict[str, Any]) -> str:
+    """The page's part: the table, and what it says."""
+    rows, args = results["rows"], results["arguments"]
+    bad = sum(sum(r["misbehaved"].values()) for r in rows)
+    slow = sum(r["misbehaved"].get("slow: right", 0) for r in rows)
+    busy = [r["load_average"] for r in rows]
+    halves = ((r["concurrency"], r["memory_mb"], r["memory_mb"][len(r["memory_mb"]) // 2 :]) for r in rows)
+    spread = [f"{clients}: {max(a) - min(a)} and {max(b) - min(b)}" for clients, a, b in halves]
+    return "\n".join(
+        [
+            f"{rows[-1]['date'][:10]}, {results['machine']}, {args['requests']:,} good requests per level, {bad:,} by "
+            f"clients that misbehave, of whom the {slow} slow ones got the right answer:",
+            "",
+            table(results),
+            "",
+            f"Load average {min(busy)} to {max(busy)}: other work ran on the machine, so processor time per request "
+            "says more than requests a second and latencies. Memory, largest less smallest MB of a whole level and of "
+            f"its second half, by clients: {', '.join(spread)}.",
+        ]
+    )
 
 
 def processor() -> str:

@@ -28,6 +28,7 @@ REST = 0.8  # seconds of silence after which speech is over; its padding is part
 JOIN = 0.5  # seconds of silence between two stretches that still are one
 AIR = 0.4  # seconds of silence that the model gets on both sides
 KEEP = 1.0  # seconds of silence that stay in the window, for the beginning of what comes next
+DEAF = 0.4  # seconds without any recording after which the lips are asked
 LONGEST = 12.0  # seconds of speech without a pause after which it is cut
 
 
@@ -127,13 +128,25 @@ class Captions:
         """Where somebody speaks, in seconds of capture."""
         offset = self._begin / FPS
         frames = round((until - offset) * FPS)
-        audio = None if self._audio is None else self._audio[: frames * SAMPLES_PER_FRAME]
-        deaf = audio is None or not len(audio) or float(np.sqrt(np.square(audio).mean())) < MUTED
-        if audio is not None and not (deaf and self._mouths):
-            found = speech_windows(audio, LONGEST, join=JOIN)
-        else:
-            found = lip_speech((self._mouths or [])[:frames])
-        return [Speech(offset + s.start, offset + s.end) for s in found]
+        heard = self._heard(frames)
+        found: list[Speech] = []
+        if self._audio is not None and heard:
+            found += speech_windows(self._audio[: heard * SAMPLES_PER_FRAME], LONGEST, join=JOIN)
+        lips = lip_speech((self._mouths or [])[heard:frames])
+        found += [Speech(heard / FPS + s.start, heard / FPS + s.end) for s in lips]
+        return [Speech(offset + s.start, offset + s.end) for s in _joined(found)]
+
+    def _heard(self, frames: int) -> int:
+        """How many of the first `frames` came before the microphone fell silent for good, as far as the lips tell."""
+        if self._audio is None:
+            return 0
+        if not self._mouths:
+            return frames
+        sound = self._audio[: frames * SAMPLES_PER_FRAME]
+        pieces = sound[: len(sound) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME].reshape(-1, SAMPLES_PER_FRAME)
+        loud = np.flatnonzero(np.square(pieces).mean(1) >= MUTED**2)
+        last = int(loud[-1]) + 1 if len(loud) else 0
+        return frames if frames - last < DEAF * FPS else last
 
     def _forget(self, before: float) -> None:
         """Lets go of what lies before `before` seconds."""
@@ -184,6 +197,17 @@ def lip_speech(mouths: Sequence[Mouth]) -> Iterator[Speech]:
     for turn in turns(openings, None):
         for start in range(turn.start, turn.end, round(LONGEST * FPS)) if turn.speaker is not None else ():
             yield Speech(start / FPS, min(start / FPS + LONGEST, turn.end / FPS))
+
+
+def _joined(found: Sequence[Speech]) -> list[Speech]:
+    """The stretches in order; what lips go on saying where a voice breaks off is one stretch with it."""
+    joined: list[Speech] = []
+    for speech in found:
+        if joined and speech.start - joined[-1].end < JOIN and speech.end - joined[-1].start <= LONGEST:
+            joined[-1] = Speech(joined[-1].start, speech.end)
+        else:
+            joined.append(speech)
+    return joined
 
 
 def _moved(segment: Segment, by: float) -> Segment:

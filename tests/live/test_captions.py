@@ -164,6 +164,24 @@ def test_lips_that_move_are_read_where_nothing_can_be_heard(counting: Counting, 
     assert any(u.tentative or u.stable for u in updates if u)
 
 
+def test_lips_go_on_where_the_microphone_dies_in_the_middle_of_speech(talk: np.ndarray, counting: Counting) -> None:
+    captions = Captions(counting, REQUEST, True, True)  # type: ignore[arg-type]
+    voiced = np.flatnonzero(np.abs(talk) > 0.02) / SAMPLE_RATE
+    begins, dies = float(voiced[0]), float(voiced[0]) + 0.7  # seconds
+    sound = np.concatenate([talk, np.zeros(9 * SAMPLE_RATE, np.float32)])
+    sound[round(dies * SAMPLE_RATE) :] = 0
+    lips = talking(9.0, (begins, dies + 3))
+    updates = []
+    for second in range(9):
+        captions.hear(sound[SAMPLE_RATE * second : SAMPLE_RATE * (second + 1)])
+        captions.see(lips[25 * second : 25 * second + 25])
+        updates.append(captions.advance())
+    updates.append(captions.advance(over=True))
+    (segment,) = finals([u for u in updates if u])  # the voice and the lips after it are one stretch
+    assert segment.start == pytest.approx(begins, abs=1.0)
+    assert segment.end == pytest.approx(dies + 3, abs=1.6)
+
+
 def test_lips_that_rest_say_nothing(counting: Counting) -> None:
     captions = Captions(counting, REQUEST, False, True)  # type: ignore[arg-type]
     captions.see(talking(6.0, (0.0, 0.0)))

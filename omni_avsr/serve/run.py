@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import threading
+import time
 from contextlib import suppress
 from socket import socket
 
@@ -16,6 +18,7 @@ from omni_avsr.serve.desk import Desk
 from omni_avsr.serve.settings import Settings
 
 M_ARENA_MAX = -8  # of malloc.h
+TRIM = 10.0  # seconds between two returns of free memory to the system
 LAST_WORDS = 5.0  # seconds to tell those whose time is over
 
 log = logging.getLogger(__name__)
@@ -33,6 +36,7 @@ def run(settings: Settings, host: str, port: int, drain: float) -> None:
     cv2.setNumThreads(1)  # one input per core is looked at already
     with suppress(OSError, AttributeError):  # glibc: threads share two heaps, so memory stays flat with many of them
         ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 2)
+        threading.Thread(target=_trim, name="trim", daemon=True).start()
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -46,6 +50,14 @@ def run(settings: Settings, host: str, port: int, drain: float) -> None:
     door = "with a key" if settings.keys else "without a key"
     log.info("serving '%s' on http://%s:%d, open to all who come %s", settings.model, host, port, door)
     Server(config, app.state.desk, drain).run()
+
+
+def _trim() -> None:
+    """For ever: hands back what glibc keeps between blocks of many sizes, which otherwise grows with the batches."""
+    libc = ctypes.CDLL("libc.so.6")
+    while True:
+        time.sleep(TRIM)
+        libc.malloc_trim(0)
 
 
 class Server(uvicorn.Server):

@@ -127,6 +127,17 @@ def reverb(audio: np.ndarray, rng: Rng) -> np.ndarray:
     return _as_loud(wet.astype(np.float32), audio)
 
 
+def microphone(audio: np.ndarray, rng: Rng) -> np.ndarray:
+    """Another microphone, or a brighter or duller voice: up to 6 dB an octave above 500 Hz, and up to four bumps."""
+    length = fast_length(len(audio) + SAMPLE_RATE // 50)
+    octaves = np.log2(np.fft.rfftfreq(length, 1 / SAMPLE_RATE).clip(20) / 500).astype(np.float32)
+    decibels = octaves.clip(0) * np.float32(rng.uniform(-6, 6))
+    for centre, width, height in rng.uniform((-2, 0.3, -8), (4, 1.2, 8), (int(rng.integers(5)), 3)):
+        decibels += np.float32(height) * np.exp(-0.5 * ((octaves - np.float32(centre)) / np.float32(width)) ** 2)
+    response = 10 ** (decibels.clip(-30, 20) / 20)
+    return _as_loud(np.fft.irfft(np.fft.rfft(audio, length) * response, length)[: len(audio)].astype(np.float32), audio)
+
+
 def mute(audio: np.ndarray, rng: Rng) -> np.ndarray:
     """A lost connection: silence for a stretch."""
     out = audio.copy()
@@ -139,7 +150,9 @@ def gain(audio: np.ndarray, rng: Rng) -> np.ndarray:
     return audio * np.float32(10 ** (rng.uniform(-25, 5) / 20))
 
 
-AUDIO_CORRUPTIONS: dict[str, Corruption] = {f.__name__: f for f in (telephone, muffle, overdrive, reverb, mute, gain)}
+AUDIO_CORRUPTIONS: dict[str, Corruption] = {
+    f.__name__: f for f in (telephone, muffle, microphone, overdrive, reverb, mute, gain)
+}
 
 
 # ---- small parts -------------------------------------------------------------------------------

@@ -25,8 +25,6 @@ from omni_avsr.data.sentences import SENTENCES
 from omni_avsr.types import FPS, SAMPLE_RATE
 
 Say = Callable[[str, str, float, float, str], list[str]]  # voice, text, slowness, pitch, path -> a command
-SPELLINGS = {"z": "zed"}  # the British name, as GRID has it
-A = {"festival": "ay", "flite": "ay", "mbrola": "eigh", "pico": "ay", "rhvoice": "ay"}  # the letter, not the article
 PROGRAMS: dict[str, Say] = {
     "flite": lambda voice, text, slow, pitch, path: [
         *("flite", "-voice", voice, "-t", text, "-o", path, "--setf", f"duration_stretch={slow:.2f}"),
@@ -47,6 +45,8 @@ PROGRAMS: dict[str, Say] = {
         *("espeak-ng", "-v", f"mb-{voice}", "-s", f"{160 / slow:.0f}", "-p", f"{50 * pitch:.0f}", "-w", path, text),
     ],
 }  # fmt: skip
+FOREIGN = ("af1", "de4", "de5", "de6", "fr1", "fr4", "gr2", "hu1", "nl2", "pl1", "ro1", "sw1", "sw2")
+SPLITS = {"met": "train", "unmet": "test"}
 CASTS: dict[str, tuple[str, ...]] = {
     "met": (
         *("flite slt", "flite awb", "flite rms", "flite kal16"),
@@ -56,7 +56,7 @@ CASTS: dict[str, tuple[str, ...]] = {
     "unmet": (
         *("festival ked_diphone", "festival rab_diphone", "rhvoice evgeniy-eng", "rhvoice lyubov"),
         *(f"mbrola {name}" for name in ("en1", "us1", "us2", "us3")),
-        *(f"mbrola {name}-en" for name in "af1 de4 de5 de6 fr1 fr4 gr2 hu1 nl2 pl1 ro1 sw1 sw2".split()),
+        *(f"mbrola {name}-en" for name in FOREIGN),
     ),
 }
 
@@ -75,36 +75,38 @@ def main() -> None:
     (options.out / "media").mkdir(parents=True, exist_ok=True)
     rows = []
     for number in tqdm(range(options.count)):
-        program, voice = cast[number % len(cast)].split()
-        text = grammar.draw(rng)
+        speaker, text = cast[number % len(cast)], grammar.draw(rng)
         slow, pitch = np.exp(rng.uniform(-0.2, 0.2, 2))
-        audio = spoken(program, voice, text, slow, pitch, options.root)
-        audio = np.pad(audio, [int(s * SAMPLE_RATE) for s in rng.uniform(0, 0.5, 2)])
-        name = f"{number:04d}"
-        soundfile.write(options.out / "media" / f"{name}.flac", audio, SAMPLE_RATE)
-        rows.append({
-            "id": name, "media": f"media/{name}.flac", "text": text, "split": "train" if options.cast == "met" else "test",
-            "speaker": f"{program} {voice}", "frames": len(audio) * FPS // SAMPLE_RATE,
-        })  # fmt: skip
+        audio = spoken(speaker, text, slow, pitch, options.root)
+        audio = np.pad(audio, [int(seconds * SAMPLE_RATE) for seconds in rng.uniform(0, 0.5, 2)])
+        media = f"media/{number:04d}.flac"
+        soundfile.write(options.out / media, audio, SAMPLE_RATE)
+        row = {"id": f"{options.cast}{number:04d}", "media": media, "text": text, "split": SPLITS[options.cast]}
+        rows.append({**row, "speaker": speaker, "frames": len(audio) * FPS // SAMPLE_RATE})
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (options.out / "manifest.jsonl").write_text(lines, "utf-8")
 
 
-def spoken(program: str, voice: str, text: str, slow: float, pitch: float, root: Path) -> np.ndarray:
+def spoken(speaker: str, text: str, slow: float, pitch: float, root: Path) -> np.ndarray:
     """(S,) float32 at 16 kHz, between its first and its last sound."""
-    text = " ".join(A[program] if word == "a" else SPELLINGS.get(word, word) for word in text.split())
-    words = text.split()
-    words[3] = words[3].upper() if len(words[3]) == 1 else words[3]
-    text = " ".join(words)
-    path = "/tmp/spoken.wav"
-    (root / "tmp" / "text").write_text(text)
-    said = "/tmp/text" if program == "rhvoice" else text
-    command = PROGRAMS[program](voice, said, slow, pitch, path)
-    subprocess.run(["chroot", str(root), *command], check=True, capture_output=True)
+    program, voice = speaker.split()
+    text = " ".join(respelled(word, program) for word in text.split())
+    path, said = "/tmp/spoken.wav", "/tmp/said.txt"
+    (root / said[1:]).write_text(text)
+    command = PROGRAMS[program](voice, said if program == "rhvoice" else text, slow, pitch, path)
+    within = [] if root == Path("/") else ["chroot", str(root)]
+    subprocess.run([*within, *command], check=True, capture_output=True)
     audio, rate = soundfile.read(root / path[1:], dtype="float32")
     audio = soxr.resample(audio, rate, SAMPLE_RATE)
     loud = np.flatnonzero(np.abs(audio) > 0.01 * np.abs(audio).max())
     return audio[loud[0] : loud[-1] + 1]
+
+
+def respelled(word: str, program: str) -> str:
+    """As the program has to read it: "a" is a letter and no article, "z" the British zed, letters are capitals."""
+    if word == "a":
+        return "eigh" if program == "mbrola" else "ay"
+    return "zed" if word == "z" else word.upper() if len(word) == 1 else word
 
 
 if __name__ == "__main__":

@@ -278,6 +278,9 @@ class AugmentConfig(Knobs):
     """Mouths are turned (radians), scaled and stretched by up to so much; one draw per clip."""
     video_corruption: Probability = 0.0
     """Share of samples whose video is blurred, occluded, frozen, darkened or blanked for a stretch."""
+    false_lips: Probability = 0.0
+    """Share of samples with video that show the lips of another utterance, to be ignored where both senses answer. Lips
+    alone are then not asked, and no noise is added: nobody could tell which of the two is right."""
     audio_corruption: Probability = 0.0
     """Share of samples whose audio is filtered, reverberated, clipped or muted for a stretch."""
     ramp_epochs: int = Field(default=0, ge=0)
@@ -287,7 +290,8 @@ class AugmentConfig(Knobs):
         """The same with what it has grown to in `epoch`, counted from 0."""
         if epoch >= self.ramp_epochs:
             return self
-        grown = ("audio_time_masks", "video_time_masks", "noise_probability", "video_corruption", "audio_corruption")
+        grown = ("audio_time_masks", "video_time_masks", "noise_probability", "false_lips")
+        grown += ("video_corruption", "audio_corruption")
         return self.model_copy(update={name: getattr(self, name) * epoch / self.ramp_epochs for name in grown})
 
 

@@ -118,6 +118,7 @@ class Features:
     video: Tensor | None  # (T, 88, 88) float32, normalised
     id: str = ""
     states: dict[str, Tensor] = field(default_factory=dict)  # modality -> (N, D) of its frozen encoder, computed before
+    false_lips: bool = False  # the video is of another utterance, shown to be ignored
 
     @property
     def video_frames(self) -> int:
@@ -137,6 +138,7 @@ class Batch:
     texts: tuple[str, ...] = ()  # B transcripts; empty at inference
     ids: tuple[str, ...] = ()
     states: dict[str, Tensor] = field(default_factory=dict)  # modality -> (B, N, D) that take the place of mel or video
+    false_lips: frozenset[int] = frozenset()  # rows whose video is of another utterance, shown to be ignored
 
     def __len__(self) -> int:
         return len(self.audio_lengths)
@@ -149,6 +151,11 @@ class Batch:
         """(n,) indices of the rows that have every one of `modalities`."""
         have = torch.stack([self.lengths(m) > 0 for m in modalities]).all(0)
         return have.nonzero().squeeze(1)
+
+    def taught(self, modalities: Sequence[str]) -> list[int]:
+        """The rows from which the text can be learned by `modalities`: as `rows`, but not by false lips alone."""
+        rows: list[int] = self.rows(modalities).tolist()
+        return [row for row in rows if row not in self.false_lips or "audio" in modalities]
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`."""
@@ -172,6 +179,12 @@ class Encoded:
     def mask(self) -> Tensor:
         """(B, N) bool, True on valid positions."""
         return torch.arange(self.states.shape[1], device=self.lengths.device) < self.lengths[:, None]
+
+    def only(self, rows: Sequence[int]) -> Encoded:
+        """The same, but rows other than `rows` are empty."""
+        kept = torch.zeros_like(self.lengths)
+        kept[list(rows)] = 1
+        return replace(self, lengths=self.lengths * kept)
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,7 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
         self._crossover = edges and Crossover([row.speaker for row in self.rows], self.texts, self._sample, edges)
         self._states: dict[str, States] = {}
         self._variants = 0
+        self._seen = [i for i, row in enumerate(self.rows) if _shown(row)] if tuple(config.modalities) == BOTH else []
         # Shared memory: loader workers that outlive an epoch see the number change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -148,10 +149,12 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
             DataError: the row's files cannot be used; names it.
         """
         row, text = self.rows[index], self.texts[index]
+        stranger = self._stranger(index)
         try:
             kept = {m: s for m, of in self._states.items() if (s := of(int(self._epoch), index)) is not None}
             if kept and len(kept) == len(self._modalities) and not self._crossover:
-                return self._features(kept, Sample(row.id, None, None), None, False), text
+                features = self._features(kept, Sample(row.id, None, None), None, False)
+                return replace(features, false_lips=stranger is not None), text
             sample, crop_at, flip = self._sample(index), None, False
             if self._augment is not None:
                 epoch = int(self._epoch)
@@ -159,15 +162,16 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
                 if self._crossover and rng.random() < self._augment.crossover:
                     sample = self._crossover(index, rng)
                     text = sample.text
+                sample, stranger = self._lips_of(stranger, sample)
                 sample, crop_at, flip = augmented(
                     sample,
                     self._augment.at(epoch),
                     rng,
-                    self._noises,
+                    [] if stranger is not None else self._noises,
                     self._voices.besides(row.id),
                     self._contract.crop,
                 )
-            features = self._features(kept, sample, crop_at, flip)
+            features = replace(self._features(kept, sample, crop_at, flip), false_lips=stranger is not None)
         except InputError as error:
             raise DataError(f"row '{row.id}' cannot be used: {error}") from error
         return features, text
@@ -193,6 +197,23 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
         frames = len(kept["audio"]) if "audio" in kept else features.audio_frames
         return replace(features, audio_frames=frames, states=kept)
 
+    def _stranger(self, index: int) -> int | None:
+        """The row whose lips row `index` shows in this epoch; mostly None, its own. By chance of its own: cached states
+        know nothing else."""
+        if self._augment is None or not self._seen or not _shown(self.rows[index]):
+            return None
+        epoch = int(self._epoch)
+        rng = np.random.default_rng((self._seed, epoch, index, 1))
+        wanted = rng.random() < self._augment.at(epoch).false_lips
+        return self._seen[int(rng.integers(len(self._seen)))] if wanted else None
+
+    def _lips_of(self, row: int | None, sample: Sample) -> tuple[Sample, int | None]:
+        """`sample` with the lips of `row`, as long as its own; unchanged, and None, where there is nothing to see."""
+        lips = None if row is None or sample.mouths is None else self._sample(row).mouths
+        if lips is None or sample.mouths is None or sample.audio is None:
+            return sample, None
+        return replace(sample, mouths=np.resize(lips, sample.mouths.shape)), row
+
     # ---- signals -------------------------------------------------------------------------------
 
     def _sample(self, index: int) -> Sample:
@@ -211,6 +232,10 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
             return replace(sample, audio=None if sound is None else to_float(sound))
         sound, crops = self._cache[index]
         return Sample(row.id, None if sound is None else to_float(sound), crops, row.text, row.speaker)
+
+
+def _shown(row: Row) -> bool:
+    return row.mouths is not None or bool(row.shard) or row.media.suffix.lower() in VIDEO
 
 
 def _measured(row: Row) -> Row:

@@ -43,6 +43,7 @@ def collate(features: Sequence[Features], texts: Sequence[str] = ()) -> Batch:
         states={
             m: s for m in ("audio", "video") if (s := _stack([f.states.get(m) for f in features], time=0)) is not None
         },
+        false_lips=frozenset(i for i, f in enumerate(features) if f.false_lips),
     )
 
 

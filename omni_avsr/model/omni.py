@@ -229,7 +229,7 @@ class OmniAVSR(nn.Module):
         passes = [
             Pass(task, tokens, rows)
             for task in tasks
-            if (rows := batch.rows(TASKS[task].modalities).tolist())
+            if (rows := batch.taught(TASKS[task].modalities))
             for tokens in _distinct(TASKS[task].modalities, settings, projections)
         ]
         if tasks and not passes:
@@ -247,7 +247,7 @@ class OmniAVSR(nn.Module):
 
         names = projections[0].losses if projections else ()
         auxiliary = {n: torch.stack([p.losses[n] for p in projections]).mean() for n in names}
-        ctc = self.ctc.loss(encoded, batch.texts)
+        ctc = self.ctc.loss({m: encoded[m].only(batch.taught([m])) for m in encoded}, batch.texts)
         if ctc is not None:
             auxiliary["ctc"] = ctc
         if sinks:

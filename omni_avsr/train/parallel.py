@@ -71,7 +71,7 @@ def check_same_passes(model: nn.Module, batch: Batch, weights: Mapping[str, floa
     """
     if isinstance(model, FSDPModule):
         for task in (t for t, weight in weights.items() if weight):
-            if not len(batch.rows(TASKS[task].modalities)):
+            if not batch.taught(TASKS[task].modalities):
                 raise DataError(
                     f"train.parallel = 'fsdp2': a batch has no row for the task '{task}', and every process must run "
                     f"every task; leave the task or such rows out, or use train.parallel = 'ddp'"

@@ -191,3 +191,16 @@ def test_crossed_rows_bring_their_own_text(manifest: Path, tiny_config: Config) 
     assert texts == {"text 0", "text 1", "text 2"}
     assert len(lengths) > 2
     assert SpeechDataset(manifest, "train", tiny_config(), crossed)[0][1] == "text 0"  # nobody tells the edges
+
+
+def test_false_lips_are_another_row_s_and_said_to_be(manifest: Path, tiny_config: Config) -> None:
+    plain = SpeechDataset(manifest, "train", tiny_config(), AugmentConfig(noise_probability=0, random_crop=False))
+    false = SpeechDataset(
+        manifest, "train", tiny_config(), AugmentConfig(noise_probability=0, random_crop=False, false_lips=1.0)
+    )
+    for index, row in enumerate(false.rows):
+        (own, text), (shown, said) = plain[index], false[index]
+        assert said == text
+        assert shown.false_lips == (own.video is not None and own.mel is not None), row.id
+        assert shown.video_frames == own.video_frames
+        assert shown.mel is None or torch.equal(shown.mel, own.mel)

@@ -130,6 +130,21 @@ def test_rows_take_part_in_the_tasks_whose_streams_they_have(tiny_model, make_fe
     assert set(losses_of(model, collate(clips[2:], texts[2:])).tasks) == {"asr"}
 
 
+def test_false_lips_teach_neither_the_lips_nor_their_head(tiny_model, make_features):
+    model = tiny_model(ctc={"units": "char"})
+    clips = [make_features(20, seed=1), dataclasses.replace(make_features(30, seed=2), false_lips=True)]
+    texts = ["bin blue", "place red"]
+    batch = collate(clips, texts)
+    losses, true = losses_of(model, batch), losses_of(model, collate(clips[:1], texts[:1]))
+    believed = losses_of(model, dataclasses.replace(batch, false_lips=frozenset()))
+    torch.testing.assert_close(losses.tasks["vsr"], true.tasks["vsr"], rtol=1e-5, atol=1e-5)
+    assert losses.tasks["asr"] == believed.tasks["asr"] and losses.tasks["avsr"] == believed.tasks["avsr"]
+    video = batch.video.clone()
+    video[1] = torch.randn_like(video[1])
+    assert losses_of(model, dataclasses.replace(batch, video=video)).auxiliary["ctc"] == losses.auxiliary["ctc"]
+    assert losses.auxiliary["ctc"] != believed.auxiliary["ctc"]
+
+
 @pytest.mark.parametrize(("quirk", "modality"), [("trim_to_longest", "audio"), ("unmasked_padding", "video")])
 def test_official_lengths_are_those_of_the_longest_row(tiny_model, batch, quirk, modality):
     model = tiny_model(compat={quirk: True})

@@ -55,6 +55,7 @@ default: $(VENV)/.dev      ## train the shipped model from GRID=dir: some four h
 	$(BIN)/omni-avsr prepare grid $(GRID) -o runs/data/grid --mouths
 	$(BIN)/omni-avsr prepare synthetic runs/corpora/voices -o runs/data/voices --mouths
 	$(BIN)/omni-avsr prepare synthetic runs/corpora/heads -o runs/data/heads --mouths
+	$(BIN)/python scripts/speak.py met 1500 -o runs/data/met
 	OMP_NUM_THREADS=1 $(BIN)/omni-avsr train default -o runs/default_first $(FIRST)
 	OMP_NUM_THREADS=1 $(BIN)/omni-avsr train default -o runs/default_second $(SECOND)
 	OMP_NUM_THREADS=1 $(BIN)/omni-avsr train default -o runs/default --set train.init=runs/default_second/model

@@ -290,8 +290,8 @@ class AugmentConfig(Knobs):
         """The same with what it has grown to in `epoch`, counted from 0."""
         if epoch >= self.ramp_epochs:
             return self
-        grown = ("audio_time_masks", "video_time_masks", "noise_probability", "false_lips")
-        grown += ("video_corruption", "audio_corruption")
+        masks = ("audio_time_masks", "video_time_masks")
+        grown = (*masks, "noise_probability", "false_lips", "video_corruption", "audio_corruption")
         return self.model_copy(update={name: getattr(self, name) * epoch / self.ramp_epochs for name in grown})
 
 

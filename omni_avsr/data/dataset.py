@@ -66,11 +66,15 @@ class Voices:
         self._rows = [rows[i] for i in chosen]
         self._kept: dict[str, np.ndarray | None] = {}
 
-    def besides(self, row_id: str) -> Utterances:
-        """Draws utterances other than `row_id`: what the noise 'babble' asks for."""
+    def besides(self, row_id: str, speaker: str = "") -> Utterances:
+        """Draws utterances other than `row_id`, of other speakers where there are any: what the noise 'babble' asks for.
+
+        The speaker's own voice at the same loudness is nobody's babble: no ear could tell which of the two is meant.
+        """
+        others = [row for row in self._rows if row.id != row_id]
+        others = [row for row in others if row.speaker != speaker] or others
 
         def draw(count: int, rng: Rng) -> list[np.ndarray]:
-            others = [row for row in self._rows if row.id != row_id]
             chosen = rng.choice(len(others), count, replace=count > len(others)) if others else ()
             heard = (self._sound(others[i]) for i in chosen)
             return [to_float(sound) for sound in heard if sound is not None]
@@ -168,7 +172,7 @@ class SpeechDataset(Dataset[tuple[Features, str]]):
                     self._augment.at(epoch),
                     rng,
                     [] if stranger is not None else self._noises,
-                    self._voices.besides(row.id),
+                    self._voices.besides(row.id, row.speaker),
                     self._contract.crop,
                 )
             features = replace(self._features(kept, sample, crop_at, flip), false_lips=stranger is not None)

@@ -226,7 +226,7 @@ class Grid:
             return sample
         # not the level: from one to the next only the loudness differs
         rng = np.random.default_rng((self.options.seed, _number(condition.noise), _number(sample.id)))
-        noise = self.noises[condition.noise](len(sample.audio), rng, self.voices.besides(sample.id))
+        noise = self.noises[condition.noise](len(sample.audio), rng, self.voices.besides(sample.id, sample.speaker))
         return Sample(sample.id, mix_noise(sample.audio, noise, condition.snr_db), sample.mouths)
 
 

@@ -136,6 +136,10 @@ def test_voices_are_other_utterances(manifest: Path, tiny_config: Config) -> Non
     assert {len(v) for v in heard} == {len(s) for n, s in sounds.items() if s is not None and n != "row1"}
     assert len(draw(9, np.random.default_rng(0))) > 4  # more than there are: some twice
     assert Voices(data.rows[:1]).besides("row0")(4, np.random.default_rng(0)) == []
+    strangers = Voices(data.rows).besides("row1", "s")(6, np.random.default_rng(0))
+    assert {len(voice) for voice in strangers} == {len(sounds["voice"])}  # the only one with sound who is not "s"
+    alone = Voices(data.rows[:3]).besides("row1", "s")(6, np.random.default_rng(0))
+    assert len(alone) == 6  # nobody else: the speaker's own will do
 
 
 def test_media_without_mouth_files_are_looked_at_and_warned_of(

@@ -67,7 +67,7 @@ class Voices:
         self._kept: dict[str, np.ndarray | None] = {}
 
     def besides(self, row_id: str, speaker: str = "") -> Utterances:
-        """Draws utterances other than `row_id`, of other speakers where there are any: what the noise 'babble' asks for.
+        """Draws utterances other than `row_id`, of other speakers where there are any: what babble is made of.
 
         The speaker's own voice at the same loudness is nobody's babble: no ear could tell which of the two is meant.
         """

@@ -40,7 +40,7 @@ def evaluate(
             "--noise",
             metavar="NOISE...",
             show_default="babble",
-            help="babble, white, pink, a sound file or a folder of them.",
+            help="babble, white, pink, brown, music; a sound file or a folder of them; babble=FOLDER of single voices.",
         ),
     ] = None,
     normalizer: Annotated[
@@ -78,6 +78,8 @@ def evaluate(
         rates = f"WER {100 * row['wer']:6.2f} %   CER {100 * row['cer']:6.2f} %"
         typer.echo(f"{system(row):<12} {condition(row):<16} {rates}")
     typer.echo(f"report: {out / 'report.html'}", err=True)
+    if results["meta"]["left_out"]:
+        raise typer.Exit(1)  # each was reported when its turn came
 
 
 def _within(budget: str | None, target_rtf: float | None, options: Options, loading: dict[str, Any]) -> Options:

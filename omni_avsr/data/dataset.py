@@ -82,9 +82,12 @@ class Voices:
         return draw
 
     def _sound(self, row: Row) -> np.ndarray | None:
-        """(S,) int16, or None for a row without sound."""
+        """(S,) int16, or None for a row without sound, or one that cannot be used, which its own turn will tell."""
         if row.id not in self._kept:
-            audio = load_sample(row, ("audio",)).audio
+            try:
+                audio = load_sample(row, ("audio",)).audio
+            except (InputError, DataError):
+                audio = None
             self._kept[row.id] = None if audio is None else to_int16(audio)
         return self._kept[row.id]
 

@@ -6,9 +6,11 @@ To add one, write it and touch `NOISES`; recorded files and folders need no row.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ Utterances = Callable[[int, Rng], Sequence[np.ndarray]]  # (how many, rng) -> th
 Noise = Callable[[int, Rng, Utterances | None], np.ndarray]
 
 VOICES = (4, 9)  # fewest and most voices of babble
+CROWD = "babble="  # before a folder: several of its recordings at once
 FADE = SAMPLE_RATE // 10  # samples of the cross-fade where a short recording begins again
 KEPT_BYTES = 256 << 20  # of decoded recordings, per process
 GRAIN = 2048  # lengths of Fourier transforms are rounded up to a multiple of it: few small factors, so fast
@@ -69,13 +72,18 @@ def loop(noise: np.ndarray, samples: int) -> np.ndarray:
 
 
 def load_noises(names: Sequence[str]) -> list[Noise]:
-    """Noises by name: rows of `NOISES`, or files and folders of recordings.
+    """Noises by name: rows of `NOISES`, files and folders of recordings, or 'babble=FOLDER' of those voices.
 
     Raises:
         ConfigError: neither a row nor a path.
         DataError: a folder without recordings.
     """
-    return [NOISES[name] if name in NOISES else Recordings(name) for name in names]
+    return [NOISES[name] if name in NOISES else _recorded(name) for name in names]
+
+
+def _recorded(name: str) -> Recordings:
+    crowd = name.removeprefix(CROWD)
+    return Recordings(name) if crowd == name else Crowd(crowd)
 
 
 # ---- made ---------------------------------------------------------------------------------------
@@ -157,9 +165,21 @@ class Recordings:
             raise DataError(f"folder '{path}' has no recordings of noise ({', '.join(sorted(AUDIO))})")
         self._kept: OrderedDict[Path, np.ndarray] = OrderedDict()
 
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the files and their order, wherever they lie."""
+        sha = hashlib.sha256()
+        for path in self.files:
+            with path.open("rb") as file:
+                sha.update(hashlib.file_digest(file, "sha256").digest())
+        return sha.hexdigest()
+
     def __call__(self, samples: int, rng: Rng, utterances: Utterances | None = None) -> np.ndarray:
         """A stretch that begins anywhere; a recording that is too short is looped."""
-        noise = self._decoded(self.files[int(rng.integers(len(self.files)))])
+        return self._stretch(int(rng.integers(len(self.files))), samples, rng)
+
+    def _stretch(self, number: int, samples: int, rng: Rng) -> np.ndarray:
+        noise = self._decoded(self.files[number])
         if len(noise) > samples:
             at = int(rng.integers(len(noise) - samples + 1))
             return to_float(noise[at : at + samples])
@@ -177,6 +197,18 @@ class Recordings:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(file)
         return self._kept[file]
+
+
+class Crowd(Recordings):
+    """Babble of strangers: four to nine of the recordings at once, each of them one voice."""
+
+    def __call__(self, samples: int, rng: Rng, utterances: Utterances | None = None) -> np.ndarray:
+        """Mixed as `babble` mixes other utterances."""
+        return babble(samples, rng, lambda count, rng: self._voices(count, samples, rng))
+
+    def _voices(self, count: int, samples: int, rng: Rng) -> list[np.ndarray]:
+        chosen = rng.choice(len(self.files), count, replace=count > len(self.files))
+        return [self._stretch(int(number), samples, rng) for number in chosen]
 
 
 # ---- small parts -------------------------------------------------------------------------------

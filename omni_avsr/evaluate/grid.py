@@ -19,7 +19,7 @@ from omni_avsr.checkpoints.weights import digest
 from omni_avsr.data.journal import Journal
 from omni_avsr.data.manifest import Row, read_manifest
 from omni_avsr.data.normalize import normalize
-from omni_avsr.errors import DataError
+from omni_avsr.errors import ConfigError, DataError
 from omni_avsr.evaluate import report
 from omni_avsr.evaluate.measure import Answers, Grid, Options
 from omni_avsr.evaluate.metrics import Counts, word_errors
@@ -46,6 +46,7 @@ def evaluate(
     """Measures a model on a manifest, and writes results.json, utterances.jsonl and report.html to `out`.
 
     A run that was killed goes on where it stopped when it is asked for again: answers are written down as they come.
+    A row that cannot be read is reported, named in `meta.left_out`, and asked for again next time; the others go on.
 
     Args:
         model: "default", a model folder, a hub id, or a loaded model, which stays as it is.
@@ -57,11 +58,13 @@ def evaluate(
         What results.json holds: {"rows": [...], "meta": {...}}. Rates of error are fractions.
 
     Raises:
-        DataError: a manifest or row that cannot be used.
-        ConfigError: an unknown task or noise.
+        DataError: a manifest that cannot be used, or none of its rows.
+        ConfigError: an unknown task or noise, or `out` is a file.
         RateError: a rate the model was not trained for.
     """
     options = options or Options()
+    if Path(out).is_file():
+        raise ConfigError(f"'{out}' is a file; results need a folder of their own")
     name = "given" if isinstance(model, OmniAVSR) else str(model)
     weights = digest(model) if isinstance(model, OmniAVSR) else folder_digest(locate(model, offline))
     if not isinstance(model, OmniAVSR):
@@ -77,6 +80,8 @@ def evaluate(
         "model": name,
         "manifest": str(manifest),
         "split": options.split or None,
+        "noises": grid.recorded(),
+        "left_out": grid.left_out,
         "weights": weights,
         "origin": {} if name == "given" else model_info(name, offline=offline)["origin"],
         "config": model.config.model_dump(mode="json"),
@@ -92,7 +97,8 @@ def evaluate(
     _write(Path(out) / UTTERANCES, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     _write(Path(out) / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     _write(Path(out) / REPORT, report.render(results, lines))
-    journal.unlink(missing_ok=True)
+    if not grid.left_out:
+        journal.unlink(missing_ok=True)
     return results
 
 
@@ -148,6 +154,8 @@ def _tabulate(grid: Grid, answers: Answers, seed: int) -> tuple[list[dict[str, A
         for h, counts in sorted(zip(heard, rates.utterances, strict=True), key=lambda pair: pair[0].row.id):
             texts = {"id": h.row.id, **where, "reference": h.reference, "hypothesis": h.hypothesis}
             lines.append({**texts, "wer": counts.rate, **_edits(counts), "avg_logprob": round(h.avg_logprob, 4)})
+    if not rows and grid.left_out:
+        raise DataError(f"no row of the manifest can be used: {next(iter(grid.left_out.values()))}")
     if not rows:
         tasks = ", ".join(dict.fromkeys(system.task for system in grid.systems))
         raise DataError(f"no row of the manifest has the streams that {tasks} need{'s' * (',' not in tasks)}")

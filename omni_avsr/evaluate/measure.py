@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+import math
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from omni_avsr.data.dataset import Voices, load_sample
 from omni_avsr.data.journal import Journal
 from omni_avsr.data.manifest import Row
-from omni_avsr.data.noise import load_noises, mix_noise
+from omni_avsr.data.noise import Recordings, load_noises, mix_noise
 from omni_avsr.data.normalize import normalize
 from omni_avsr.errors import ConfigError, DataError, InputError
 from omni_avsr.media.features import extract
@@ -35,6 +36,7 @@ from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.tasks import TASKS
 from omni_avsr.types import Encoded, Hypothesis, Sample
 
+TRIES = 20  # stretches of a recording that are drawn before one that is not silent
 log = logging.getLogger(__name__)
 
 
@@ -82,7 +84,7 @@ class Options:
     audio_rates: Sequence[int] | None = None  # None = those it was trained for
     video_rates: Sequence[int] | None = None
     snrs: Sequence[float | None] = (None,)  # decibels; None = clean
-    noises: Sequence[str] = ("babble",)  # rows of data.noise.NOISES, files or folders
+    noises: Sequence[str] = ("babble",)  # as data.noise.load_noises takes them
     seed: int = 0
     split: str = ""  # empty = every row
     normalizer: str = ""  # row of data.normalize.NORMALIZERS; empty = the model's
@@ -95,7 +97,14 @@ class Options:
 
 
 def conditions(snrs: Sequence[float | None], noises: Sequence[str]) -> list[Condition]:
-    """Clean once, every other level with every noise; each once, in the order asked for."""
+    """Clean once, every other level with every noise; each once, in the order asked for.
+
+    Raises:
+        ConfigError: a level that is no number.
+    """
+    for snr in snrs:
+        if snr is not None and not math.isfinite(snr):
+            raise ConfigError(f"snr {snr}: expected a number of decibels, or clean")
     out = [Condition() if snr is None else Condition(snr, n) for n in noises for snr in snrs]
     return list(dict.fromkeys(out))
 
@@ -127,7 +136,11 @@ def systems(model: OmniAVSR, options: Options) -> list[System]:
 
 
 class Grid:
-    """The conditions and systems of one evaluation, and the way through them."""
+    """The conditions and systems of one evaluation, and the way through them.
+
+    Attributes:
+        left_out: id -> reason, of rows that could not be read; filled by `measure`.
+    """
 
     def __init__(self, model: OmniAVSR, rows: list[tuple[Row, str]], options: Options) -> None:
         self.model, self.rows, self.options = model, rows, options
@@ -136,11 +149,14 @@ class Grid:
         names = list(dict.fromkeys(c.noise for c in self.conditions if c.noise is not None))
         self.noises = dict(zip(names, load_noises(names), strict=True))
         self.voices = Voices([row for row, _ in rows], options.seed)
+        self.left_out: dict[str, str] = {}
         if "babble" in self.noises and len(rows) < 2:
             raise ConfigError("noise 'babble' is mixed from other utterances, and there are none; choose white or pink")
 
     def measure(self, progress: bool, journal: Journal | None = None, of: str = "") -> Answers:
         """The answers of every system in every condition; what no noise can change is asked once.
+
+        A row that cannot be read is reported and left out; the others go on.
 
         Args:
             progress: a bar on standard error.
@@ -149,35 +165,55 @@ class Grid:
         """
         answers: Answers = defaultdict(dict)
         mark = self._fingerprint(of)
-        new = [row for row in self.rows if journal is None or f"{mark} {row[0].id}" not in journal]
+        keys = {row.id: _key(mark, row, text) for row, text in self.rows}
+        new = [row for row in self.rows if journal is None or keys[row[0].id] not in journal]
         if journal is not None:
             for row, text in self.rows:
-                if f"{mark} {row.id}" in journal:
-                    self._recall(row, text, journal[f"{mark} {row.id}"], answers)
+                if keys[row.id] in journal:
+                    self._recall(row, text, journal[keys[row.id]], answers)
         with _bar(len(self.rows), progress) as advance, _at_rest(self.model):
             advance(len(self.rows) - len(new))
             for start in range(0, len(new), self.options.batch_size):
                 group = new[start : start + self.options.batch_size]
-                for alike in _alike([(_load(row), row, text) for row, text in group]):
+                for alike in _alike(self._loaded(group)):
                     self._measure_batch(alike, answers)
                 if journal is not None:
                     for row, _ in group:
                         if any(said := self._said(row, answers)):
-                            journal.put(f"{mark} {row.id}", said)
+                            journal.put(keys[row.id], said)
                 advance(len(group))
-        for system in self.systems:
-            missing = len(self.rows) - len(answers[system, self.conditions[0]])
+        for task, system in {system.task: system for system in self.systems}.items():
+            missing = len(self.rows) - len(self.left_out) - len(answers[system, self.conditions[0]])
             if missing:
-                log.warning("%s: %d row(s) lack a stream and are left out", system.task, missing)
+                log.warning("%s: %d row(s) lack a stream and are left out", task, missing)
         return answers
+
+    def _loaded(self, group: Iterable[tuple[Row, str]]) -> Iterator[tuple[Sample, Row, str]]:
+        """The signals of `group`, without the rows that cannot be read."""
+        for row, text in group:
+            try:
+                yield load_sample(row), row, text
+            except (InputError, DataError) as error:
+                self.left_out[row.id] = str(error)
+                log.error("row '%s' is left out: %s", row.id, error)
+
+    def recorded(self) -> list[dict[str, Any]]:
+        """What was mixed, for the record: name of each noise; of recordings how many files, and their sha256."""
+        return [
+            {"name": name, "files": len(noise.files), "sha256": noise.digest}
+            if isinstance(noise, Recordings)
+            else {"name": name}
+            for name, noise in self.noises.items()
+        ]
 
     # ---- the journal ---------------------------------------------------------------------------
 
     def _fingerprint(self, of: str) -> str:
-        """Of all that an answer depends on: weights, configuration, options, and the rows that babble draws on."""
+        """Of all that an answer depends on but its row: weights, configuration, options, recordings, and the rows
+        that babble draws on."""
         options = {name: value for name, value in vars(self.options).items() if name != "batch_size"}
-        rows = [(row.id, text) for row, text in self.rows]
-        said = repr((of, self.model.config, options, self.systems, rows))
+        rows = [row for row, _ in self.rows] if "babble" in self.noises else []
+        said = repr((of, self.model.config, options, self.systems, self.recorded(), rows))
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
     def _said(self, row: Row, answers: Answers) -> list[tuple[str, float] | None]:
@@ -222,19 +258,23 @@ class Grid:
             yield row.id, Heard(row, text, normalize(hypothesis.text, name), hypothesis.avg_logprob)
 
     def mixed(self, sample: Sample, condition: Condition) -> Sample:
+        """`sample` under `condition`.
+
+        Raises:
+            DataError: the noise is silent, so that no level can be had.
+        """
         if condition.noise is None or condition.snr_db is None or sample.audio is None:
             return sample
-        # not the level: from one to the next only the loudness differs
-        rng = np.random.default_rng((self.options.seed, _number(condition.noise), _number(sample.id)))
-        noise = self.noises[condition.noise](len(sample.audio), rng, self.voices.besides(sample.id, sample.speaker))
-        return Sample(sample.id, mix_noise(sample.audio, noise, condition.snr_db), sample.mouths)
-
-
-def _load(row: Row) -> Sample:
-    try:
-        return load_sample(row)
-    except InputError as error:
-        raise DataError(f"row '{row.id}' cannot be used: {error}") from error
+        noise = self.noises[condition.noise]
+        # recordings are the same noise wherever they lie; not the level: from one to the next only the loudness differs
+        which = noise.digest if isinstance(noise, Recordings) else condition.noise
+        rng = np.random.default_rng((self.options.seed, _number(which), _number(sample.id)))
+        voices = self.voices.besides(sample.id, sample.speaker)
+        for _ in range(TRIES):
+            heard = noise(len(sample.audio), rng, voices)
+            if heard.any():
+                return Sample(sample.id, mix_noise(sample.audio, heard, condition.snr_db), sample.mouths)
+        raise DataError(f"noise '{condition.noise}' is silent wherever '{sample.id}' was to be mixed with it")
 
 
 def _alike(group: Iterable[tuple[Sample, Row, str]]) -> Iterator[list[tuple[Sample, Row, str]]]:
@@ -243,6 +283,12 @@ def _alike(group: Iterable[tuple[Sample, Row, str]]) -> Iterator[list[tuple[Samp
     for item in group:
         kinds.setdefault((item[0].audio is None, item[0].mouths is None), []).append(item)
     yield from kinds.values()
+
+
+def _key(mark: str, row: Row, text: str) -> str:
+    """Of one row in the journal: other signals or another transcript need another answer."""
+    stamp = row.source.stat().st_mtime_ns if row.source.is_file() else 0
+    return hashlib.sha256(repr((mark, row, text, stamp)).encode()).hexdigest()[:16]
 
 
 def _number(text: str) -> int:
@@ -264,6 +310,7 @@ def _at_rest(model: OmniAVSR) -> Iterator[None]:
 @contextmanager
 def _bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
         number = bar.add_task("utterances", total=total)
         yield lambda count: bar.advance(number, count)

@@ -137,6 +137,23 @@ def test_a_folder_of_recordings(tmp_path: Path, write_wav: Callable[[Path, np.nd
     assert len(noise(10, np.random.default_rng(0), None)) == 10  # decoded once
 
 
+def test_a_crowd_is_several_recordings_at_once(tmp_path: Path, write_wav: Callable[[Path, np.ndarray], Path]) -> None:
+    time = np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE
+    for i in range(12):  # each voice a tone of its own, in files of different lengths
+        write_wav(tmp_path / f"{i}.wav", 0.5 * np.sin(2 * np.pi * (300 + 100 * i) * time[: 9000 + 3000 * i]))
+    (crowd,) = load_noises([f"babble={tmp_path}"])
+    counts = set()
+    for seed in range(20):
+        noise = crowd(SAMPLE_RATE, np.random.default_rng(seed), None)
+        assert np.array_equal(noise, crowd(SAMPLE_RATE, np.random.default_rng(seed), None))
+        heard = np.abs(np.fft.rfft(noise))[300:1500:100]
+        counts.add(int((heard > heard.max() / 8).sum()))
+    assert counts <= set(range(4, 10))
+    assert len(counts) > 3
+    with pytest.raises(ConfigError, match="no noise"):
+        load_noises(["babble=nowhere"])
+
+
 def test_what_is_no_noise_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'babble'"):
         load_noises(["bable"])

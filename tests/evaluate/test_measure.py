@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,6 +156,13 @@ def test_two_runs_are_the_same_to_the_last_digit(model: OmniAVSR, manifest: Path
 def test_a_killed_run_asks_only_for_what_is_missing(
     model: OmniAVSR, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def fake(model: OmniAVSR, batch: Batch, *_: object) -> list[Hypothesis]:
+        """As many words as what is heard or seen says, so that other noise has other answers."""
+        signal = batch.video if batch.mel is None else batch.mel
+        assert signal is not None
+        return [Hypothesis(" ".join(TEXTS[0].split()[: int(s.abs().sum() * 100) % 7]), (), (), -0.5) for s in signal]
+
+    monkeypatch.setattr(measure, "decode", fake)
     options = Options(snrs=[None, 0.0], noises=["white"], beam_size=1, batch_size=1)
     whole = evaluate(manifest, model, tmp_path / "whole", options)["rows"]
     loaded: list[str] = []
@@ -173,7 +183,46 @@ def test_a_killed_run_asks_only_for_what_is_missing(
     monkeypatch.setattr(measure, "load_sample", load)
     other = replace(options, seed=1)  # what was written down for one seed is not taken for another's
     killed = evaluate(manifest, model, tmp_path / "killed", other)["rows"]
-    assert killed == evaluate(manifest, model, tmp_path / "other", other)["rows"]
+    assert killed == evaluate(manifest, model, tmp_path / "other", other)["rows"] != whole
+
+
+def test_a_row_that_cannot_be_read_is_left_out_and_asked_for_again_when_it_is_mended(
+    model: OmniAVSR, tmp_path: Path, heard: list[tuple[Batch, str, dict[str, int]]], caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, cut = wav(tmp_path / "whole.wav", voice()), tmp_path / "cut.wav"
+    cut.write_bytes(b"no media" * 100)
+    rows = [Row(path.stem, path, TEXTS[0], "dev", frames=75) for path in (whole, cut)]
+    options = Options(tasks=["asr"], audio_rates=[16], snrs=[None, 0.0], noises=["white"])
+
+    def run() -> dict[str, Any]:
+        return evaluate(write_manifest(tmp_path / "m.jsonl", rows), model, tmp_path / "out", options)
+
+    first = run()
+    assert list(first["meta"]["left_out"]) == ["cut"]
+    assert "row 'cut' is left out" in caplog.text
+    assert "lack a stream" not in caplog.text
+    assert [row["utterances"] for row in first["rows"]] == [1, 1]
+
+    heard.clear()
+    wav(cut, voice())
+    second = run()
+    assert second["meta"]["left_out"] == {}
+    assert [row["utterances"] for row in second["rows"]] == [2, 2]
+    assert [batch.ids for batch, _, _ in heard] == [("cut",), ("cut",)]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.html", "results.json", "utterances.jsonl"]
+
+
+def test_answers_to_other_signals_are_not_taken_for_those_of_a_row(model: OmniAVSR, tmp_path: Path) -> None:
+    path = wav(tmp_path / "a.wav", voice())
+    row = Row("a", path, TEXTS[0], "dev")
+    keys = [
+        measure._key("weights", row, TEXTS[0]),
+        measure._key("others", row, TEXTS[0]),
+        measure._key("weights", row, TEXTS[1]),
+        measure._key("weights", replace(row, start=0.5), TEXTS[0]),
+    ]
+    os.utime(path, ns=(1, 1))
+    assert len({*keys, measure._key("weights", row, TEXTS[0])}) == 5
 
 
 # ---- noise -----------------------------------------------------------------------------------
@@ -208,6 +257,41 @@ def test_levels_differ_in_loudness_alone_and_utterances_in_their_noise(model: Om
     assert not np.allclose(added("u0", 0.0), added("u0", 0.0, grid(model, manifest, seed=1)), atol=0.1)
 
 
+def test_recordings_are_the_same_noise_wherever_they_lie_and_are_recorded(
+    model: OmniAVSR, manifest: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    for folder in ("here", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    for name in ("a", "b"):
+        wav(tmp_path / "here" / f"{name}.wav", rng.uniform(-0.5, 0.5, 60_000).astype(np.float32))
+        shutil.copy(tmp_path / "here" / f"{name}.wav", tmp_path / "elsewhere")
+    places = [str(tmp_path / folder) for folder in ("here", "elsewhere")]
+    g = grid(model, manifest, ["white", *places])
+    sample = Sample("u0", voice(), None)
+    white, here, elsewhere = (g.mixed(sample, Condition(0.0, name)).audio for name in ("white", *places))
+    assert np.array_equal(here, elsewhere)
+    assert not np.array_equal(here, white)
+    assert [(n["name"], n.get("files")) for n in g.recorded()] == [("white", None), (places[0], 2), (places[1], 2)]
+    known = {n["sha256"] for n in g.recorded() if "sha256" in n}
+    assert len(known) == 1
+    wav(tmp_path / "here" / "a.wav", voice())
+    assert grid(model, manifest, places).recorded()[0]["sha256"] not in known
+
+
+def test_silence_in_a_recording_is_no_noise(model: OmniAVSR, manifest: Path, tmp_path: Path) -> None:
+    """Mixed in, it would leave the sound clean under the name of a level."""
+    mostly = wav(tmp_path / "mostly.wav", np.concatenate([silence(9), voice()]))
+    mute = wav(tmp_path / "mute.wav", silence(9))
+    g = grid(model, manifest, [str(mostly), str(mute)])
+    for name in "abcdefgh":
+        sample = Sample(name, voice()[:8000], None)
+        added = g.mixed(sample, Condition(0.0, str(mostly))).audio - sample.audio  # type: ignore[operator]
+        assert np.square(added).sum() == pytest.approx(np.square(voice()[:8000]).sum(), rel=1e-3)
+    with pytest.raises(DataError, match=r"mute.wav' is silent"):
+        g.mixed(sample, Condition(0.0, str(mute)))
+
+
 def test_clean_is_clean(model: OmniAVSR, manifest: Path) -> None:
     sample = Sample("u0", voice(), None)
     assert grid(model, manifest).mixed(sample, Condition()) is sample
@@ -233,6 +317,7 @@ def test_a_task_without_any_row_is_left_out(
         (Options(split="train"), DataError, "split 'train'; splits: dev, test"),
         (Options(tasks=["vsr"], split="test"), DataError, "no row of the manifest has the streams that vsr needs"),
         (Options(snrs=[0.0], noises=["babble"], split="test"), ConfigError, "babble"),
+        (Options(snrs=[float("nan")]), ConfigError, "snr nan: expected a number"),
     ],
 )
 def test_refusals(
@@ -260,8 +345,10 @@ def test_a_file_that_is_no_media_is_named(model: OmniAVSR, tmp_path: Path) -> No
     (tmp_path / "bad.mp4").write_bytes(b"no media" * 100)
     path = tmp_path / "manifest.jsonl"
     path.write_text('{"id": "a", "media": "bad.mp4", "text": "bin", "split": "dev"}\n')
-    with pytest.raises(DataError, match=r"row 'a' cannot be used.*bad\.mp4"):
+    with pytest.raises(DataError, match=r"no row of the manifest can be used.*bad\.mp4"):
         evaluate(path, model, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"bad\.mp4' is a file"):
+        evaluate(path, model, tmp_path / "bad.mp4")
 
 
 def test_a_folder_gives_its_origin(model: OmniAVSR, tmp_path: Path, heard: list[object]) -> None:

@@ -4,14 +4,15 @@
     python benchmarks/calibration.py draw                                      # -> docs/calibration.png, calibration.md
 
 A word of a hypothesis counts as right where the alignment with the truth puts the same word. Clean and in babble, by
-ear, by lips and by both; every probability as the language model gives it, and after the second opinions.
+ear, by lips and by both; every probability as the language model gives it, with its label smoothing undone, and after
+the second opinions.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
@@ -19,22 +20,25 @@ from typing import Any
 import numpy as np
 
 from omni_avsr import Transcriber
+from omni_avsr.checkpoints.folder import locate
 from omni_avsr.data.manifest import Row, read_manifest
 from omni_avsr.data.mouth_store import read_store, to_float
 from omni_avsr.data.noise import NOISES, mix_noise
+from omni_avsr.evaluate.grid import folder_digest
 from omni_avsr.evaluate.provenance import provenance
 from omni_avsr.media.features import extract
 from omni_avsr.model.decode import DecodeOptions
 from omni_avsr.tasks import TASKS
 from omni_avsr.transcribe.agreement import DOUBT, doubted
 from omni_avsr.transcribe.recognition import Recognised, Utterance
+from omni_avsr.transcribe.words import said_words
 from omni_avsr.types import Features
 
 DOCS = Path(__file__).parents[1] / "docs"
 BINS = 10
 CONDITIONS = (("asr", None), ("avsr", None), ("vsr", None), ("asr", 0.0), ("avsr", 0.0))  # task, SNR of babble in dB
 BATCH = 10
-KINDS = {"model": "the language model alone", "doubted": "with second opinions"}
+KINDS = {"raw": "as the LLM gives it", "model": "label smoothing undone", "doubted": "and second opinions"}
 
 
 def main() -> None:
@@ -59,7 +63,7 @@ def main() -> None:
 
 
 def measure(manifest: Path, model: str, split: str) -> dict[str, Any]:
-    """Every word: [probability of the model, agreement, 1 where it is right], by condition."""
+    """Every word: [probability the LLM gives, what it means by it, agreement, 1 where it is right], by condition."""
     transcriber = Transcriber(model, offline=True)
     rows = [row for row in read_manifest(manifest) if row.split == split and row.mouths]
     voices = [to_float(stored) for row in rows if (stored := read_store(row.source, video=False).audio) is not None]
@@ -74,8 +78,9 @@ def measure(manifest: Path, model: str, split: str) -> dict[str, Any]:
             rates = transcriber.model.check_rates(task)
             asked = [Utterance(each, task, rates, agreement=True) for each in seen]
             for row, found in zip(group, transcriber.recognise(asked, DecodeOptions(5)), strict=True):
-                words[name] += judged(found, row.text.split())
+                words[name] += judged(found, row.text.split(), transcriber.model.tokenizer.decode)
     about = {"manifest": str(manifest), "split": split, "clips": len(rows), "model": model, "beam_size": 5, "seed": 0}
+    about |= {"weights": folder_digest(locate(model)), "label_smoothing": transcriber.model.label_smoothing}
     return {"about": about | provenance(transcriber.device), "words": words}
 
 
@@ -102,14 +107,16 @@ def features(
     )
 
 
-def judged(found: Recognised, truth: Sequence[str]) -> list[list[float]]:
-    """[probability of the model, agreement, right] of each word."""
+def judged(found: Recognised, truth: Sequence[str], decode: Callable[[Sequence[int]], str]) -> list[list[float]]:
+    """[probability the LLM gives, what it means by it, agreement, right] of each word."""
+    answer = found.hypothesis
+    raw = said_words(answer.text, answer.tokens, answer.token_logprobs, decode)
     matcher = SequenceMatcher(None, [word.text for word in found.words], list(truth), autojunk=False)
     right = {i for block in matcher.get_matching_blocks() for i in range(block.a, block.a + block.size)}
     out = []
     for i, word in enumerate(found.words):
         assert word.agreement is not None
-        out.append([word.alone, word.agreement, float(i in right)])
+        out.append([raw[i].probability, word.alone, word.agreement, float(i in right)])
     return [[round(value, 4) for value in row] for row in out]
 
 
@@ -128,13 +135,13 @@ def curve(probability: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def columns(words: Sequence[Sequence[float]]) -> dict[str, np.ndarray]:
     """What was measured, by name, and the probability that users see."""
-    data = dict(zip(("model", "agreement", "right"), np.array(words).T, strict=True))
+    data = dict(zip(("raw", "model", "agreement", "right"), np.array(words).T, strict=True))
     pairs = zip(data["model"], data["agreement"], strict=True)
     return data | {"doubted": np.array([doubted(*pair) for pair in pairs])}
 
 
 def draw(stored: dict[str, Any], path: Path) -> None:
-    """Reliability of both probabilities over all words, and what agreement tells."""
+    """Reliability of all kinds of probability over all words, and what agreement tells."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -143,7 +150,7 @@ def draw(stored: dict[str, Any], path: Path) -> None:
     data = columns([word for part in stored["words"].values() for word in part])
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
     left.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    for kind, colour in zip(KINDS, ("tab:orange", "tab:blue"), strict=True):
+    for kind, colour in zip(KINDS, ("0.6", "tab:orange", "tab:blue"), strict=True):
         sure, true, counts, error = curve(data[kind], data["right"])
         left.plot(sure, true, color=colour, linewidth=1, label=f"{KINDS[kind]} (ECE {100 * error:.1f} %)")
         left.scatter(sure, true, s=8 + counts / 4, color=colour)
@@ -166,27 +173,31 @@ def page(stored: dict[str, Any]) -> str:
     rows = []
     for name, words in [*stored["words"].items(), ("all", [w for part in stored["words"].values() for w in part])]:
         data = columns(words)
-        alone, pooled = (curve(data[kind], data["right"])[3] for kind in KINDS)
+        errors = " | ".join(f"{100 * curve(data[kind], data['right'])[3]:.1f}" for kind in KINDS)
         wrong, right = data["agreement"][data["right"] == 0], data["agreement"][data["right"] == 1]
         rows.append(
-            f"| {name} | {len(words)} | {100 * data['right'].mean():.1f} | {100 * alone:.1f} | {100 * pooled:.1f} "
+            f"| {name} | {len(words)} | {100 * data['right'].mean():.1f} | {errors} "
             f"| {right.mean():.2f} | {wrong.mean():.2f} |"
         )
     return f"""# How far can word probabilities be trusted?
 
 Made by `benchmarks/calibration.py` from `calibration.json`; nothing here is typed by hand.
-{about["clips"]} clips of `{about["manifest"]}` ({about["split"]}), model `{about["model"]}`, beam {about["beam_size"]},
-{about["date"][:10]}, commit {about["commit"][:12]}.
+{about["clips"]} clips of `{about["manifest"]}` ({about["split"]}), model `{about["model"]}` (weights
+`{about["weights"][:12]}`), beam {about["beam_size"]}, {about["date"][:10]}, commit
+{about["commit"][:12]}{"+ changes" * about["commit"].endswith("+")}.
 
 ![Reliability](calibration.png)
 
 A word's probability is honest where, of all words with probability 0.8, 80 % are right. The expected calibration error
-(ECE, ten bins) is the mean distance from that. Second opinions are the same weights run by ear, by lips and by both at
+(ECE, ten bins) is the mean distance from that. This model was trained with label smoothing of
+{about["label_smoothing"]:g}: it was taught to leave so much of the probability to other words, so one that is sure
+says {1 - about["label_smoothing"]:g}. That is known (it stands in `origin.json`) and undone, p → (p − s/V) / (1 − s) for
+a vocabulary of V; nothing is fitted to any clip. Second opinions are the same weights run by ear, by lips and by both at
 the coarsest rates; a word that none of them has keeps {100 * (1 - DOUBT):.0f} % of its probability, one that all
 have keeps it all. That share was chosen on these clips. The right panel is what agreement alone tells.
 
-| | words | right, % | ECE of the model alone, % | ECE with second opinions, % | agreement, right | agreement, wrong |
-|---|---|---|---|---|---|---|
+| | words | right, % | ECE as the LLM gives it, % | label smoothing undone, % | and second opinions, % | agreement, right | agreement, wrong |
+|---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 """
 

@@ -1,4 +1,5 @@
 """What stays true of weights whatever is trained on top of them: the official file they came from, their licences.
+And with which label smoothing they were trained last, without which their probabilities cannot be read.
 
 A model carries it from loading to saving (`OmniAVSR.heritage`), so that no `origin` has to repeat it.
 """
@@ -16,7 +17,7 @@ LICENCES: dict[str, str] = {
 }
 """Modality that AV-HuBERT sees, or family of the LLM -> the sentence that goes with its weights."""
 
-_OFFICIAL, _LICENCES = "official", "licences"  # fields of origin.json
+_OFFICIAL, _LICENCES, _SMOOTHING = "official", "licences", "label_smoothing"  # fields of origin.json
 
 
 def licences(parts: Iterable[str]) -> list[str]:
@@ -33,7 +34,16 @@ def of_sources(config: ModelConfig) -> dict[str, Any]:
 
 
 def joined(heritage: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, Any]:
-    """What is inherited from both: the official file of `origin` where it names one, and every licence once."""
+    """What is inherited from both: the official file of `origin` where it names one, every licence once, and the label
+    smoothing of the later training."""
     known = dict.fromkeys((*heritage.get(_LICENCES, ()), *origin.get(_LICENCES, ())))
     official = origin.get(_OFFICIAL) or heritage.get(_OFFICIAL)
-    return ({_OFFICIAL: official} if official else {}) | ({_LICENCES: list(known)} if known else {})
+    told = {_OFFICIAL: official, _LICENCES: list(known), _SMOOTHING: _smoothing(heritage, origin)}
+    return {name: value for name, value in told.items() if value}
+
+
+def _smoothing(heritage: Mapping[str, Any], origin: Mapping[str, Any]) -> float:
+    """That of the recipe in `origin`, if it was trained by one; else what is known from before."""
+    recipe = origin.get("recipe")
+    trained = recipe.get("train", {}) if isinstance(recipe, Mapping) else {}
+    return float(trained.get(_SMOOTHING, origin.get(_SMOOTHING, heritage.get(_SMOOTHING, 0.0))))

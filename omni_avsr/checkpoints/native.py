@@ -6,7 +6,7 @@
     adapters/<name>/      the LLM's LoRA in PEFT's format, one adapter for S, one per task for T and ST; its licences
     tokenizer/            always used, whatever `llm.source` says
     ctc.json              the alphabet of the CTC heads
-    origin.json           how the model came to be
+    origin.json           how the model came to be; the label smoothing of its recipe is undone in word probabilities
 
 In a folder, `<part>.source` in config.json is set exactly when the weights of that part lie there and not here.
 Loading is strict: every key, every shape, every digest.

@@ -92,7 +92,7 @@ class OmniAVSR(nn.Module):
         super().__init__()
         self.config, self.tokenizer, self.ctc_alphabet = config, tokenizer, ctc_alphabet
         self.references: dict[str, str] = {}  # part -> digest of what its source gave; kept by checkpoints
-        self.heritage: dict[str, Any] = {}  # official file and licences of its weights; kept by checkpoints
+        self.heritage: dict[str, Any] = {}  # official file, licences, label smoothing; kept by checkpoints
         self.llm = build_llm(config.llm, tokenizer)
         if config.compat.bf16_rotary:
             round_rotary(self.llm)
@@ -106,6 +106,11 @@ class OmniAVSR(nn.Module):
     def encoder(self, modality: str) -> Encoder:
         """The encoder of `modality`."""
         return cast(Encoder, self.get_submodule(f"{modality}_encoder"))
+
+    @property
+    def label_smoothing(self) -> float:
+        """Of the training that made the LLM's weights; 0 where none is known of."""
+        return float(self.heritage.get("label_smoothing", 0.0))
 
     @property
     def device(self) -> torch.device:

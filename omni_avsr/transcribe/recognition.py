@@ -11,7 +11,7 @@ from omni_avsr.model.batch import collate
 from omni_avsr.model.decode import DecodeOptions, decode
 from omni_avsr.model.omni import OmniAVSR
 from omni_avsr.transcribe.agreement import judged, witnesses
-from omni_avsr.transcribe.words import Said, said_words
+from omni_avsr.transcribe.words import Said, said_words, unsmoothed
 from omni_avsr.types import Batch, Encoded, Features, Hypothesis
 
 
@@ -52,7 +52,8 @@ def recognise(model: OmniAVSR, utterances: Sequence[Utterance], options: DecodeO
     others = _second_opinions(model, utterances, batch, encoded)
     out = []
     for row, (utterance, hypothesis) in enumerate(zip(utterances, found, strict=True)):
-        said = said_words(hypothesis.text, hypothesis.tokens, hypothesis.token_logprobs, model.tokenizer.decode)
+        sure = unsmoothed(hypothesis.token_logprobs, model.label_smoothing, model.llm.config.vocab_size)
+        said = said_words(hypothesis.text, hypothesis.tokens, sure, model.tokenizer.decode)
         tokens = {m: int(batch.lengths(m)[row]) // rate for m, rate in utterance.rates.items()}
         out.append(Recognised(hypothesis, judged(said, others[row]), tokens))
     return out

@@ -12,6 +12,8 @@ import numpy as np
 from omni_avsr.transcribe.aligner import RATE, align, aligner
 from omni_avsr.types import FPS, SAMPLE_RATE, Sample
 
+LEAST = 1e-3  # probability of a token that was said all the same
+
 
 @dataclass(frozen=True)
 class Said:
@@ -64,6 +66,21 @@ def said_words(
         Said(word, own_sure, tuple(tokens[i] for i in positions), own_sure)
         for word, positions, own_sure in zip(texts, own, sure, strict=True)
     )
+
+
+def unsmoothed(logprobs: Sequence[float], smoothing: float, vocabulary: int) -> list[float]:
+    """What a model means that was trained with label smoothing: it gives smoothing / vocabulary to every token, and
+    only what is left, 1 - smoothing, by what it perceives. Undone here, since it makes a model that is sure say 0.9.
+
+    Args:
+        logprobs: natural log-probabilities of tokens.
+        smoothing: with which the model was trained; 0 = nothing to undo.
+        vocabulary: tokens that the model can say.
+    """
+    if not 0 < smoothing < 1:
+        return list(logprobs)
+    meant = ((math.exp(p) - smoothing / vocabulary) / (1 - smoothing) for p in logprobs)
+    return [math.log(min(1.0, max(LEAST, p))) for p in meant]
 
 
 def timed_words(

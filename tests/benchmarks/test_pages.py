@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from benchmarks import stages
+from benchmarks import calibration, stages
 from benchmarks.pages import replaced
 
 
@@ -21,6 +23,12 @@ def test_the_plan_for_a_million_hours_is_what_the_stored_times_give() -> None:
     """After a change of times or of the part: `python -m benchmarks.stages --page`."""
     page = stages.DOCS.read_text("utf-8")
     assert replaced(page, "stages", stages.part()) == page
+
+
+def test_the_page_on_probabilities_is_what_the_stored_words_give() -> None:
+    """After a change of words or page: `python benchmarks/calibration.py draw`."""
+    stored = json.loads((calibration.DOCS / "calibration.json").read_text("utf-8"))
+    assert (calibration.DOCS / "calibration.md").read_text("utf-8") == calibration.page(stored)
 
 
 def test_the_arithmetic() -> None:

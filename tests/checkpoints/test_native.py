@@ -126,6 +126,21 @@ def test_saving_a_loaded_model_gives_the_same_bytes(saved: tuple[OmniAVSR, Path]
         assert (again / path.relative_to(folder)).read_bytes() == path.read_bytes(), path.name
 
 
+def test_label_smoothing_is_known_from_loading_to_saving_and_of_the_last_training(
+    saved: tuple[OmniAVSR, Path], tmp_path: Path
+) -> None:
+    def resaved(model: OmniAVSR, **origin: object) -> OmniAVSR:
+        return load_model(save_model(model, tmp_path / "m", origin=origin))
+
+    untold = load_model(saved[1])
+    assert untold.label_smoothing == 0
+    trained = resaved(untold, recipe={"train": {"label_smoothing": 0.1}})
+    assert trained.label_smoothing == 0.1
+    shipped = resaved(trained, made_by="a script that does not repeat the recipe")
+    assert shipped.label_smoothing == 0.1
+    assert resaved(shipped, recipe={"train": {"label_smoothing": 0.0}}).label_smoothing == 0
+
+
 def test_merged_adapters_are_not_saved(tiny_model: Make, tmp_path: Path) -> None:
     model = tiny_model()
     model.adapters.merge("asr")

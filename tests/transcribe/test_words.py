@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omni_avsr.transcribe.words import Said, said_words, timed_words, word_edges
-from omni_avsr.types import FPS, SAMPLE_RATE, Sample
+from omni_avsr.model.decode import DecodeOptions
+from omni_avsr.model.omni import OmniAVSR
+from omni_avsr.transcribe.recognition import Utterance, recognise
+from omni_avsr.transcribe.words import Said, said_words, timed_words, unsmoothed, word_edges
+from omni_avsr.types import FPS, SAMPLE_RATE, Features, Sample
 from tests.clips import silence, voice
 
 PIECES = [" bin", " blue", " at", " f", " tw", "o", " now", " ", "-", "a b"]
@@ -46,6 +49,38 @@ def test_a_word_is_as_likely_as_all_its_tokens() -> None:
 
 def test_a_word_without_tokens_is_as_likely_as_the_text() -> None:
     assert [w.probability for w in said_words("bin x", [0], [math.log(0.5)], decode)] == pytest.approx([0.5, 0.5])
+
+
+@given(st.floats(0.01, 0.99), st.floats(0.01, 0.3), st.integers(2, 1000))
+def test_label_smoothing_is_undone(meant: float, smoothing: float, vocabulary: int) -> None:
+    """The best that a model can do under it is (1 - smoothing) p + smoothing / vocabulary."""
+    given = (1 - smoothing) * meant + smoothing / vocabulary
+    (found,) = unsmoothed([math.log(given)], smoothing, vocabulary)
+    assert math.exp(found) == pytest.approx(meant)
+
+
+def test_what_was_not_smoothed_stays_and_no_probability_leaves_its_range() -> None:
+    logprobs = [math.log(p) for p in (1.0, 0.95, 0.5, 1e-9)]
+    assert unsmoothed(logprobs, 0.0, 300) == logprobs
+    found = [math.exp(p) for p in unsmoothed(logprobs, 0.1, 300)]
+    assert found[:2] == [1, 1]
+    assert 0.5 < found[2] < 0.56
+    assert 0 < found[3] <= 1e-3 + 1e-9
+
+
+def test_a_model_is_read_by_the_smoothing_of_its_training(
+    tiny_model: OmniAVSR, make_features: Callable[..., Features], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, options = tiny_model, DecodeOptions(1, max_new_tokens=8)
+    asked = [Utterance(make_features(20), "asr", {"audio": 4})]
+    (plain,) = recognise(model, asked, options)
+    monkeypatch.setattr(model, "heritage", {"label_smoothing": 0.5})
+    (found,) = recognise(model, asked, options)
+    assert found.hypothesis == plain.hypothesis
+    assert len(found.words) == len(plain.words) > 0
+    sure = unsmoothed(plain.hypothesis.token_logprobs, 0.5, model.llm.config.vocab_size)
+    expected = said_words(plain.hypothesis.text, plain.hypothesis.tokens, sure, model.tokenizer.decode)
+    assert found.words == expected != plain.words
 
 
 def test_words_of_the_sample_lie_where_they_are_spoken() -> None:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from omni_avsr.checkpoints.folder import folder_digest, locate
 from omni_avsr.config import load_recipe
 from omni_avsr.data.manifest import read_manifest, write_manifest
 from omni_avsr.data.prepare import prepare
@@ -74,7 +75,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows.append(compared(seed, Path(folder)))
         print(json.dumps(rows[-1]), flush=True)
-        result = {"what": "benchmarks/adapting.py " + " ".join(sys.argv[1:]), "rows": rows}
+        what = "benchmarks/adapting.py " + " ".join(sys.argv[1:])
+        result = {"what": what, "weights": folder_digest(locate("default")), "rows": rows}
         given.output.write_text(json.dumps(result, indent=1) + "\n")
 
 

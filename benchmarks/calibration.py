@@ -20,11 +20,10 @@ from typing import Any
 import numpy as np
 
 from omni_avsr import Transcriber
-from omni_avsr.checkpoints.folder import locate
+from omni_avsr.checkpoints.folder import folder_digest, locate
 from omni_avsr.data.manifest import Row, read_manifest
 from omni_avsr.data.mouth_store import read_store, to_float
 from omni_avsr.data.noise import NOISES, mix_noise
-from omni_avsr.evaluate.grid import folder_digest
 from omni_avsr.evaluate.provenance import provenance
 from omni_avsr.media.features import extract
 from omni_avsr.model.decode import DecodeOptions
@@ -191,12 +190,12 @@ Made by `benchmarks/calibration.py` from `calibration.json`; nothing here is typ
 A word's probability is honest where, of all words with probability 0.8, 80 % are right. The expected calibration error
 (ECE, ten bins) is the mean distance from that. This model was trained with label smoothing of
 {about["label_smoothing"]:g}: it was taught to leave so much of the probability to other words, so one that is sure
-says {1 - about["label_smoothing"]:g}. That is known (it stands in `origin.json`) and undone, p → (p − s/V) / (1 − s) for
-a vocabulary of V; nothing is fitted to any clip. Second opinions are the same weights run by ear, by lips and by both at
-the coarsest rates; a word that none of them has keeps {100 * (1 - DOUBT):.0f} % of its probability, one that all
-have keeps it all. That share was chosen on these clips. The right panel is what agreement alone tells.
+says {1 - about["label_smoothing"]:g}. That is known (it stands in `origin.json`) and undone, p → (p − s/V) / (1 − s)
+for a vocabulary of V; nothing is fitted to any clip. Second opinions are the same weights run by ear, by lips and by
+both at the coarsest rates; a word that none of them has keeps {100 * (1 - DOUBT):.0f} % of its probability, one that
+all have keeps it all. That share was chosen on these clips. The right panel is what agreement alone tells.
 
-| | words | right, % | ECE as the LLM gives it, % | label smoothing undone, % | and second opinions, % | agreement, right | agreement, wrong |
+| | words | right, % | ECE as the LLM gives it, % | undone, % | with second opinions, % | agreement, right | wrong |
 |---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 """

@@ -38,6 +38,7 @@ import httpx
 import numpy as np
 
 from benchmarks.pages import replaced
+from omni_avsr.checkpoints.folder import folder_digest, locate
 from omni_avsr.media.reader import read_clip
 from omni_avsr.types import SAMPLE_RATE
 
@@ -115,6 +116,7 @@ def begun(arguments: argparse.Namespace) -> dict[str, Any]:
         "what": "benchmarks/load.py",
         "arguments": {k: v for k, v in vars(arguments).items() if k not in ("output", "concurrency", "page")},
         "code": digest(),
+        "weights": folder_digest(locate("default")),
         "machine": f"{processor()}, {len(os.sched_getaffinity(0))} cores",
     }
     with suppress(OSError, ValueError):

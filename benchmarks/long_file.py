@@ -21,6 +21,7 @@ import av
 import numpy as np
 
 from omni_avsr import Transcriber
+from omni_avsr.checkpoints.folder import folder_digest, locate
 from omni_avsr.media.reader import read_clip
 from omni_avsr.types import SAMPLE_RATE
 
@@ -77,6 +78,8 @@ def measure(path: Path, model: str) -> dict[str, object]:
             rows.append({name: round(value, 1) for name, value in row.items()})
             print(rows[-1], flush=True)
     return {
+        "model": model,
+        "weights": folder_digest(locate(model, offline=True)),
         "film_seconds": round(info.duration, 1),
         "segments": count,
         "seconds": round(time.perf_counter() - began, 1),

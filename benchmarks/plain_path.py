@@ -20,11 +20,10 @@ import torch
 from vs_reference import generated
 
 from omni_avsr.checkpoints import load_model
-from omni_avsr.checkpoints.folder import locate
+from omni_avsr.checkpoints.folder import folder_digest, locate
 from omni_avsr.checkpoints.native import load_for_inference
 from omni_avsr.data.dataset import load_sample
 from omni_avsr.data.manifest import read_manifest
-from omni_avsr.evaluate.grid import folder_digest
 from omni_avsr.evaluate.provenance import provenance
 from omni_avsr.media.features import extract
 from omni_avsr.model.batch import collate

@@ -18,8 +18,7 @@ import jiwer
 import numpy as np
 
 from omni_avsr import Transcriber
-from omni_avsr.checkpoints.folder import locate
-from omni_avsr.evaluate.grid import folder_digest
+from omni_avsr.checkpoints.folder import folder_digest, locate
 from omni_avsr.evaluate.provenance import provenance
 from omni_avsr.media.reader import read_clip
 from omni_avsr.types import FPS, SAMPLES_PER_FRAME, Clip

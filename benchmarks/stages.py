@@ -25,6 +25,7 @@ import numpy as np
 
 from benchmarks.pages import replaced
 from omni_avsr import Transcriber
+from omni_avsr.checkpoints.folder import folder_digest, locate
 from omni_avsr.media.features import extract
 from omni_avsr.media.mouth import mouths
 from omni_avsr.media.reader import read_clip
@@ -52,7 +53,8 @@ def main() -> None:
     if not arguments.page:
         cv2.setNumThreads(1)
         date, load = datetime.now(UTC).isoformat(timespec="seconds"), round(os.getloadavg()[1], 1)
-        results = {"date": date, "unit": "CPU s per media s", "load_average": load}
+        weights = folder_digest(locate("default"))
+        results = {"date": date, "weights": weights, "unit": "CPU s per media s", "load_average": load}
         results |= {"rows": measure(arguments.rounds)}
         arguments.output.write_text(json.dumps(results, indent=1) + "\n")
     if arguments.output == OUTPUT:

@@ -2,7 +2,7 @@
 
     python benchmarks/stale.py
 
-Prints a line per file of benchmarks/results that measures the default model; exits with 1 if one names other weights.
+Prints a line per stored result; exits with 1 if one that measures the default model names other weights.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import json
 import sys
 from pathlib import Path
 
-from omni_avsr.checkpoints.folder import locate
-from omni_avsr.evaluate.grid import folder_digest
+from omni_avsr.checkpoints.folder import folder_digest, locate
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+STORED = [*ROOT.glob("benchmarks/results/**/*.json"), ROOT / "docs" / "calibration.json"]
+ABOUT = ("meta", "about", "key")  # where results say what they are of, if not at the top
 
 
 def measured(path: Path) -> str:
     """The digest of the weights that a result names; "" if it is of another model, or does not say."""
-    meta = json.loads(path.read_text("utf-8")).get("meta", {})
-    return str(meta.get("weights", "")) if meta.get("model") == "default" else ""
+    found = json.loads(path.read_text("utf-8"))
+    about = found | {name: value for part in ABOUT for name, value in found.get(part, {}).items()}
+    return str(about.get("weights", "")) if about.get("model", "default") == "default" else ""
 
 
 def quotes(name: str) -> list[str]:
@@ -39,8 +40,10 @@ def main() -> int:
     """Prints what was found; 1 if a result is of other weights."""
     shipped, stale = folder_digest(locate("default")), 0
     print(f"shipped weights {shipped[:12]}")
-    for path in sorted(RESULTS.glob("*.json")):
+    for path in sorted(STORED):
         weights = measured(path)
+        if "base" in json.loads(path.read_text("utf-8")).get("key", {}):
+            continue  # a run of the study, on frozen weights of its own
         if weights == shipped:
             print(f"  {path.name}: of these weights")
         elif weights:

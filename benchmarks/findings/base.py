@@ -9,12 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from benchmarks.findings.plan import HERE
-from omni_avsr.checkpoints import load_model
-from omni_avsr.checkpoints.weights import digest
+from omni_avsr.checkpoints.folder import folder_digest
 from omni_avsr.errors import CheckpointError
 
 COMMIT = "09773c957517c67bf26d6c50d4b69ff25a3df6d5"
-WEIGHTS = "421b1707d799146cce3c5a7a0d4a84adf4f037662754f7d56e54e227bff25b96"
+WEIGHTS = "8692b78e97404f115de89f30b4cbcb6d29107d11b7b2f4a6156f76e15cf5202a"  # as results name models
 FOLDER = Path("runs/findings/base")
 _ASSET = f"{COMMIT}:omni_avsr/assets/default"
 
@@ -40,4 +39,4 @@ def fetch_base() -> Path:
 
 @lru_cache(maxsize=1)
 def _digest(folder: Path) -> str:
-    return digest(load_model(folder))
+    return folder_digest(folder)

@@ -15,7 +15,7 @@ from benchmarks.findings.plan import RESULTS, is_done, path_of, store, stored
 from benchmarks.findings.runs import WORK, errors_of
 from omni_avsr.bench.floor import flop_counter
 from omni_avsr.checkpoints import load_model
-from omni_avsr.checkpoints.weights import digest
+from omni_avsr.checkpoints.folder import folder_digest, locate
 from omni_avsr.data.dataset import SpeechDataset
 from omni_avsr.errors import AssetError
 from omni_avsr.evaluate.measure import Options, System, systems
@@ -104,10 +104,9 @@ def perform(study: str, folder: Path = RESULTS) -> bool:
     """Measures the shipped model, unless it has been with these weights and settings; True if it was."""
     torch.set_num_threads(1)
     model = load_model("default")
-    settings = model.config.model_dump(mode="json")
     heard = hashlib.sha256(recording().read_bytes()).hexdigest() if study == "noise" else ""
-    config = hashlib.sha256(repr(settings).encode()).hexdigest()
-    key = {"weights": digest(model), "config": config, "beams": BEAMS, "snrs": list(SNRS), "recording": heard}
+    weights = folder_digest(locate("default"))
+    key = {"weights": weights, "beams": BEAMS, "snrs": list(SNRS), "recording": heard}
     if is_done(stored(study, folder=folder), key):
         return False
     wall, processor = time.monotonic(), time.process_time()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -79,6 +80,16 @@ def fetch(hub_id: str, offline: bool) -> Path:
     except (HfHubHTTPError, OSError, ValueError) as error:
         why = "it is not in the local cache and offline was asked for" if offline else str(error).partition("\n")[0]
         raise AssetError(f"model '{hub_id}': no such folder here, and the hub did not give it: {why}") from None
+
+
+def folder_digest(folder: Path) -> str:
+    """sha256 of a model folder, its origin aside: by this, results name the model that gave them."""
+    sha = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ORIGIN):
+        sha.update(str(path.relative_to(folder)).encode())
+        with path.open("rb") as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+    return sha.hexdigest()
 
 
 @contextmanager

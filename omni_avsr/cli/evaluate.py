@@ -63,23 +63,21 @@ def evaluate(
     offline: Offline = False,
 ) -> None:
     """Word error rates for every combination of tasks, rates and noise: results.json, utterances.jsonl, report.html."""
-    levels = [_snr(text) for text in snrs or ["clean"]]
     from omni_avsr.evaluate.grid import evaluate as run
     from omni_avsr.evaluate.measure import Options
     from omni_avsr.evaluate.report import condition, system
 
-    noises = noise or ["babble"]
+    levels, noises = [_snr(text) for text in snrs or ["clean"]], noise or ["babble"]
     options = Options(tasks, audio_rates, video_rates, levels, noises, seed, split, normalizer, beam_size, batch_size)
     loading: dict[str, Any] = {"device": device, "compute_type": compute_type, "fast": fast, "offline": offline}
     options = _within(budget, target_rtf, options, {"model": model, **loading})
     command = shlex.join(["omni-avsr", *sys.argv[1:]])
     results = run(manifest, model, out, options, **loading, command=command, progress=True)
     for row in results["rows"]:
-        rates = f"WER {100 * row['wer']:6.2f} %   CER {100 * row['cer']:6.2f} %"
-        typer.echo(f"{system(row):<12} {condition(row):<16} {rates}")
+        name = f"{system(row):<12} {condition(row):<16}"
+        typer.echo(f"{name} WER {100 * row['wer']:6.2f} %   CER {100 * row['cer']:6.2f} %")
     typer.echo(f"report: {out / 'report.html'}", err=True)
-    if results["meta"]["left_out"]:
-        raise typer.Exit(1)  # each was reported when its turn came
+    raise typer.Exit(bool(results["meta"]["left_out"]))  # each was reported when its turn came
 
 
 def _within(budget: str | None, target_rtf: float | None, options: Options, loading: dict[str, Any]) -> Options:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import logging
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from omni_avsr.checkpoints import model_info
-from omni_avsr.checkpoints.folder import ORIGIN, locate
+from omni_avsr.checkpoints.folder import folder_digest, locate
 from omni_avsr.checkpoints.native import load_for_inference
 from omni_avsr.checkpoints.weights import digest
 from omni_avsr.data.journal import Journal
@@ -100,16 +99,6 @@ def evaluate(
     if not grid.left_out:
         journal.unlink(missing_ok=True)
     return results
-
-
-def folder_digest(folder: Path) -> str:
-    """sha256 of a model folder, its origin aside: a model laid out for inference has given its weights up."""
-    sha = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ORIGIN):
-        sha.update(str(path.relative_to(folder)).encode())
-        with path.open("rb") as file:
-            sha.update(hashlib.file_digest(file, "sha256").digest())
-    return sha.hexdigest()
 
 
 def _rows(manifest: Path, split: str, normalizer: str) -> list[tuple[Row, str]]:

@@ -12,6 +12,8 @@ import pytest
 import typer
 
 import omni_avsr
+from benchmarks.stale import measured
+from omni_avsr.checkpoints.folder import folder_digest
 from omni_avsr.cli import COMMANDS, app
 from omni_avsr.config import recipes
 
@@ -123,3 +125,22 @@ def test_error_rates_of_the_readme_are_the_stored_ones() -> None:
             ("avsr", a, v, 0),
         )
         assert [float(cell) for cell in cells.split("|")] == [round(wer[key], 1) for key in keys]
+    ear, lips, both = (f"{wer[key]:.1f}" for key in (("asr", 4, None, -5), ("vsr", None, 2, -5), ("avsr", 4, 2, -5)))
+    page = (REPOSITORY / "README.md").read_text("utf-8")
+    assert f"at -5 dB the ear has {ear}, the lips {lips}, both {both}" in page
+    strangers = json.loads((REPOSITORY / "benchmarks/results/default_strangers.json").read_text("utf-8"))
+    ear, lips, both = (f"{100 * row['wer']:.1f}" for row in strangers["rows"])
+    assert f"{ear} by ear, {lips} by lips, {both} by both" in page
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        *("benchmarks/results/default_grid_dev.json", "benchmarks/results/default_strangers.json"),
+        *("benchmarks/results/findings/noise.json", "benchmarks/results/findings/frontier.json"),
+        "docs/calibration.json",
+    ],
+)
+def test_what_the_pages_say_of_the_default_model_was_measured_with_its_weights(stored: str) -> None:
+    """`python benchmarks/stale.py` lists all that is to be measured again after a change of weights."""
+    assert measured(REPOSITORY / stored) == folder_digest(PACKAGE / "assets" / "default")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
 from omni_avsr.model.ctc import BLANK, CtcHeads
 from omni_avsr.types import Encoded
 
-SURE = 1e-3  # nats; less doubt than that is none
+SURE = 1e-3  # nats a unit; less doubt than that is none
 LEAST = -1e9  # log-probability of what does not fit into the frames; a sum of such is still a number
 
 
@@ -50,15 +51,16 @@ class Spelling:
         log_probs: one (N, units + 1) float array per head; class 0 is the blank.
         spell: one function per head: tokens of an answer -> its classes, no blanks.
         weight: factor of the surest head's log-probability beside the LLM's. A head that doubts k times as much, by
-            the log-probability of its best path, counts a k-th of that: an ear in noise, or an eye that does not know
-            the face (inverse entropy weighting, Misra et al., 2003).
+            the log-probability of its best path for each unit that it spells, counts a k-th of that: an ear in noise,
+            or an eye that does not know the face (inverse entropy weighting, Misra et al., 2003). For each unit, since
+            a head of letters has more occasions to doubt than one of words.
     """
 
     def __init__(
         self, log_probs: Sequence[np.ndarray], spell: Sequence[Callable[[Sequence[int]], list[int]]], weight: float
     ) -> None:
         self._log_probs, self._spell = list(log_probs), list(spell)
-        doubts = [max(SURE, -float(frames.max(1).sum())) for frames in log_probs]
+        doubts = [max(SURE, _doubt(frames)) for frames in log_probs]
         self._weights = [weight * min(doubts) / doubt for doubt in doubts]
 
     def nothing(self) -> Beginning:
@@ -101,6 +103,12 @@ def spellings(heads: CtcHeads, encoded: Mapping[str, Encoded], weight: float) ->
     spell = [heads.spell(modality) for modality in asked]
     made = [Spelling([log_probs[m][row, : lengths[m][row]] for m in asked], spell, weight) for row in range(rows)]
     return made if asked else None
+
+
+def _doubt(log_probs: np.ndarray) -> float:
+    """(N, C) -> nats a unit that the best path spells."""
+    units = sum(best != BLANK for best, _ in groupby(log_probs.argmax(1).tolist()))
+    return -float(log_probs.max(1).sum()) / max(1, units)
 
 
 # ---- the forward algorithm over prefixes -------------------------------------------------------

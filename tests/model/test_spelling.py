@@ -53,13 +53,24 @@ def test_scores_are_sums_over_all_paths(seed, text):
 
 def test_heads_add_up_by_how_sure_they_are_and_may_spell_in_units_of_their_own():
     one, other = frames(1), frames(2, 7)
-    doubts = [-x.max(1).sum() for x in (one, other)]
+    best = [[c for c, _ in itertools.groupby(x.argmax(1).tolist()) if c != BLANK] for x in (one, other)]
+    doubts = [-x.max(1).sum() / len(units) for x, units in zip((one, other), best, strict=True)]
     twice = Spelling([one, other], [list, lambda tokens: [t for token in tokens for t in (token, token)]], 0.5)
     begun = read(twice, [1, 2])
     alone = read(Spelling([one], [list], 1.0), [1, 2]), read(Spelling([other], [list], 1.0), [1, 1, 2, 2])
     weights = [0.5 * min(doubts) / doubt for doubt in doubts]
     assert max(weights) == 0.5 > min(weights)
     assert begun.score == pytest.approx(sum(w * a.score for w, a in zip(weights, alone, strict=True)))
+
+
+def test_a_head_of_letters_may_doubt_as_often_as_it_spells():
+    words = np.log(np.full((6, CLASSES), 0.1))
+    letters = words.copy()
+    words[range(6), [1, 0, 0, 0, 0, 0]] = letters[range(6), [1, 0, 2, 0, 1, 0]] = np.log(0.8)
+    words[1:, 0] = letters[[1, 3, 5], 0] = 0.0  # doubt is in the units alone
+    both = Spelling([words, letters], [lambda tokens: [1], lambda tokens: [1, 2, 1]], 1.0)
+    begun = read(both, [7])
+    assert begun.score == pytest.approx(sum(part.score for part in begun.reads))
 
 
 def test_a_head_that_knows_nothing_hardly_counts():

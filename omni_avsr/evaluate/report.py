@@ -7,6 +7,8 @@ import io
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omni_avsr.evaluate.metrics import difference
@@ -25,13 +27,19 @@ log = logging.getLogger(__name__)
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 1040px; margin: 2.5rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2.4rem; }
-.sub { color: #5b6675; margin-top: 0; } figure { margin: 0; } figure svg { max-width: 100%; height: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e3e7ec; vertical-align: top; }
-th { color: #5b6675; font-weight: 600; } .text { text-align: left; } .ci { color: #8792a0; font-size: .85em; }
-ins { background: #d6f3e3; text-decoration: none; } del { background: #fde0dc; }
-pre { background: #f5f7f9; padding: 1rem; overflow-x: auto; font-size: .82rem; }
+h1 { font-size: 1.6rem; margin-bottom: .2rem; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin-top: 2.4rem; }
+.sub { color: #5b6675; margin-top: 0; } figure { margin: 0; max-width: 780px; }
+figure svg { width: 100%; height: auto; } table { border-collapse: collapse; width: 100%; }
+.wide { overflow-x: auto; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e3e7ec; white-space: nowrap; }
+.worst { display: flex; flex-wrap: wrap; gap: 0 1rem; padding: .3rem .6rem; border-bottom: 1px solid #e3e7ec; }
+.worst > :first-child { flex: 0 1 22rem; overflow-wrap: anywhere; } .worst > :last-child { flex: 1 1 20rem; }
+th { color: #5b6675; font-weight: 600; } .text { text-align: left; } .ci { color: #6b7684; font-size: .85em; }
+.pair { display: inline-block; margin-right: .45em; vertical-align: top; line-height: 1.35; color: #6b7684; }
+ins, del { display: block; padding: 0 .2em; min-height: 1.35em; text-decoration: none; color: #1c2430; }
+del { background: #fde0dc; } ins { background: #d6f3e3; }
+pre { background: #f5f7f9; padding: 1rem; overflow-x: auto; font-size: .82rem; } code { overflow-wrap: anywhere; }
+@media (max-width: 600px) { body { margin: 1rem auto; } th, td { padding: .25rem .4rem; } }
 """
 
 
@@ -51,21 +59,38 @@ def render(results: Mapping[str, Any], utterances: Sequence[Row]) -> str:
         "<h2>All conditions</h2>",
         _table(rows),
         *_worst(utterances),
+        *_left_out(meta.get("left_out", {})),
         "<h2>How this was made</h2>",
-        f"<pre>{html.escape(json.dumps(meta, indent=2))}</pre>",
+        f"<p><code>{html.escape(meta.get('command', ''))}</code></p>",
+        f"<details><summary>Everything: model, weights, noise, machine, versions</summary>"
+        f"<pre>{html.escape(json.dumps(meta, indent=2, ensure_ascii=False))}</pre></details>",
     ]
-    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style>"
-    return "\n".join([head, *parts, "</html>\n"])
+    view = "<meta name=viewport content='width=device-width, initial-scale=1'>"
+    head = f"<!doctype html><html lang=en><meta charset=utf-8>{view}<title>{html.escape(title)}</title>"
+    return "\n".join([f"{head}<style>{STYLE}</style>", *parts, "</html>\n"])
 
 
 def _subtitle(rows: Sequence[Row], meta: Mapping[str, Any]) -> str:
     size = max((row["utterances"] for row in rows), default=0)
-    return html.escape(f"{size} utterances · {len(rows)} conditions · seed {meta['seed']} · {meta['date']}")
+    when = str(meta["date"]).replace("T", " ")[:16]
+    return html.escape(f"{size} utterances · {len(rows)} conditions · seed {meta['seed']} · {when}")
+
+
+def _left_out(rows: Mapping[str, str]) -> list[str]:
+    if not rows:
+        return []
+    told = "".join(f"<li><b>{html.escape(id)}</b>: {html.escape(reason)}" for id, reason in rows.items())
+    return [f"<h2>Left out: {len(rows)} row(s) that cannot be read</h2><ul>{told}</ul>"]
 
 
 def condition(row: Row) -> str:
-    """'-5 dB babble' or 'clean'."""
-    return "clean" if row["snr_db"] is None else f"{row['snr_db']:g} dB {row['noise']}"
+    """'-5 dB babble' or 'clean'; a recording by the name of its file or folder."""
+    return "clean" if row["snr_db"] is None else f"{row['snr_db']:g} dB {_short(row['noise'])}"
+
+
+def _short(noise: str) -> str:
+    kind, equals, path = noise.rpartition("=")
+    return f"{kind}{equals}{Path(path).name or path}"
 
 
 def system(row: Row) -> str:
@@ -79,7 +104,7 @@ def system(row: Row) -> str:
 
 def _table(rows: Sequence[Row]) -> str:
     head = "<tr><th class=text>task, rates<th class=text>noise<th>WER %<th>CER %<th>sub<th>del<th>ins<th>words</tr>"
-    return f"<table>{head}{''.join(_table_row(row) for row in rows)}</table>"
+    return f"<div class=wide><table>{head}{''.join(_table_row(row) for row in rows)}</table></div>"
 
 
 def _table_row(row: Row) -> str:
@@ -97,9 +122,8 @@ def _worst(utterances: Sequence[Row]) -> list[str]:
     if not wrong:
         return ["<h2>Worst utterances</h2><p>None: with the least noise, every word is right.</p>"]
     wrong.sort(key=lambda u: (-u["wer"], u["id"]))
-    head = "<tr><th class=text>utterance<th class=text>task, rates<th>WER %<th class=text>said, heard</tr>"
     title = f"<h2>Worst utterances: {html.escape(condition(wrong[0]))}</h2>"
-    return [title, f"<table>{head}{''.join(_worst_row(u) for u in wrong[:WORST])}</table>"]
+    return [f"{title}<p class=sub>What was said; below it what was heard instead.</p>", *map(_worst_row, wrong[:WORST])]
 
 
 def _quietness(u: Row) -> float:
@@ -107,20 +131,17 @@ def _quietness(u: Row) -> float:
 
 
 def _worst_row(u: Row) -> str:
-    names = f"<td class=text>{html.escape(u['id'])}<td class=text>{html.escape(system(u))}"
-    marked = marked_difference(u["reference"], u["hypothesis"])
-    return f"<tr>{names}<td>{100 * u['wer']:.0f}<td class=text>{marked}</tr>"
+    names = f"{html.escape(u['id'])} <span class=ci>{html.escape(system(u))}, WER {100 * u['wer']:.0f} %</span>"
+    return f"<div class=worst><div>{names}</div><div>{aligned(u['reference'], u['hypothesis'])}</div></div>"
 
 
-def marked_difference(reference: str, hypothesis: str) -> str:
-    """Said and heard in one line of HTML: <del> was said and not heard, <ins> was heard and not said."""
+def aligned(reference: str, hypothesis: str) -> str:
+    """Word by word in HTML: what was said, <del>, over what was heard in its place, <ins>; right words plain."""
     out = []
     for edit in difference(reference, hypothesis):
-        if edit.kind == "equal":
-            out.append(html.escape(edit.reference))
-            continue
-        out += [f"<del>{html.escape(edit.reference)}</del>"] if edit.reference else []
-        out += [f"<ins>{html.escape(edit.hypothesis)}</ins>"] if edit.hypothesis else []
+        for said, heard in zip_longest(edit.reference.split(), edit.hypothesis.split(), fillvalue=""):
+            wrong = f"<del>{html.escape(said)}</del><ins>{html.escape(heard)}</ins>"
+            out.append(f"<span class=pair>{html.escape(said) if edit.kind == 'equal' else wrong}</span>")
     return " ".join(out)
 
 
@@ -136,7 +157,7 @@ def _figures(rows: Sequence[Row]) -> list[str]:
     out = []
     for noise in _unique(row["noise"] for row in rows if row["noise"] is not None):
         heard = [row for row in rows if row["noise"] in (noise, None)]
-        out += [f"<h2>Word error rate in noise: {html.escape(str(noise))}</h2>", _svg(heard, _plot_noise)]
+        out += [f"<h2>Word error rate in noise: {html.escape(_short(noise))}</h2>", _svg(heard, _plot_noise)]
     if len({system(row) for row in rows}) > 1:
         out += ["<h2>Word error rate and token budget</h2>", _svg(rows, _plot_budget)]
     return out
@@ -148,14 +169,15 @@ def _svg(rows: Sequence[Row], draw: Callable[[Axes, Sequence[Row]], None]) -> st
 
     # no pyplot: it keeps global state, and may look for a screen
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "omni-avsr", "font.size": 10}):
-        figure = Figure(figsize=(8.6, 4.2), layout="constrained")
+        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
         axes = figure.add_subplot()
         draw(axes, rows)
         axes.set_ylabel("WER %")
         axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25)
-        figure.legend(loc="outside right upper", frameon=False)
+        if axes.get_legend_handles_labels()[0]:
+            figure.legend(loc="outside lower center", frameon=False, ncols=4)
         page = io.StringIO()
         figure.savefig(page, format="svg", metadata={"Date": None})
     return f"<figure>{page.getvalue()[page.getvalue().index('<svg') :]}</figure>"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
-from omni_avsr.evaluate.report import condition, marked_difference, render, system, tokens_per_second
+from omni_avsr.evaluate.report import aligned, condition, render, system, tokens_per_second
 
 
 def row(task: str, audio_rate: int | None, video_rate: int | None, snr: float | None, wer: float) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def test_every_condition_is_in_the_table_and_the_curves_are_inline() -> None:
     page = Page(render(results(), [utterance()]))
     text = " ".join(page.words)
     assert page.tags.count("svg") == 2
-    assert page.tags.count("table") == 2
+    assert page.tags.count("table") == 1
     assert all(system(r) in text and condition(r) in text for r in results()["rows"])
     assert "60.0" in text  # VSR in noise, in per cent
 
@@ -91,10 +92,28 @@ def test_without_matplotlib_the_numbers_remain(monkeypatch: pytest.MonkeyPatch) 
     assert "omni-avsr[train]" in " ".join(page.words)
 
 
-def test_the_difference_marks_what_was_missed_and_invented() -> None:
-    assert marked_difference("bin blue now", "bin red now") == "bin <del>blue</del> <ins>red</ins> now"
-    assert marked_difference("a b", "b") == "<del>a</del> b"
-    assert marked_difference("", "you") == "<ins>you</ins>"
+def test_what_was_heard_stands_below_what_was_said_word_by_word() -> None:
+    def pairs(reference: str, hypothesis: str) -> list[str]:
+        return re.findall(r"<span class=pair>(.*?)</span>", aligned(reference, hypothesis))
+
+    assert pairs("bin blue now", "bin red now") == ["bin", "<del>blue</del><ins>red</ins>", "now"]
+    assert pairs("set blue at f", "set red by f") == [
+        *("set", "<del>blue</del><ins>red</ins>", "<del>at</del><ins>by</ins>", "f"),
+    ]
+    assert pairs("a b", "b") == ["<del>a</del><ins></ins>", "b"]
+    assert pairs("", "you") == ["<del></del><ins>you</ins>"]
+
+
+def test_recordings_are_called_by_their_last_name_and_rows_left_out_are_told() -> None:
+    assert condition({"snr_db": -5.0, "noise": "/a/b/street.wav"}) == "-5 dB street.wav"
+    assert condition({"snr_db": 0.0, "noise": "babble=../voices/"}) == "0 dB babble=voices"
+    told = results()
+    told["meta"]["left_out"] = {"u9": "'<x>.mp4' cannot be read"}
+    text = " ".join(Page(render(told, [utterance()])).words)
+    assert "Left out: 1" in text
+    assert "u9" in text
+    assert "'<x>.mp4' cannot be read" in text
+    assert "Left out" not in render(results(), [utterance()])
 
 
 def test_tokens_are_counted_per_stream() -> None:

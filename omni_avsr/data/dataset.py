@@ -72,12 +72,15 @@ class Voices:
         The speaker's own voice at the same loudness is nobody's babble: no ear could tell which of the two is meant.
         """
         others = [row for row in self._rows if row.id != row_id]
-        others = [row for row in others if row.speaker != speaker] or others
+        strangers = [row for row in others if speaker and row.speaker not in ("", speaker)]
 
         def draw(count: int, rng: Rng) -> list[np.ndarray]:
-            chosen = rng.choice(len(others), count, replace=count > len(others)) if others else ()
-            heard = (self._sound(others[i]) for i in chosen)
-            return [to_float(sound) for sound in heard if sound is not None]
+            for rows in (strangers, others):
+                chosen = rng.choice(len(rows), count, replace=count > len(rows)) if rows else ()
+                heard = (self._sound(rows[i]) for i in chosen)
+                if voices := [to_float(sound) for sound in heard if sound is not None]:
+                    return voices
+            return []
 
         return draw
 

@@ -198,13 +198,18 @@ class Grid:
                 log.error("row '%s' is left out: %s", row.id, error)
 
     def recorded(self) -> list[dict[str, Any]]:
-        """What was mixed, for the record: name of each noise; of recordings how many files, and their sha256."""
-        return [
-            {"name": name, "files": len(noise.files), "sha256": noise.digest}
-            if isinstance(noise, Recordings)
-            else {"name": name}
-            for name, noise in self.noises.items()
-        ]
+        """What was mixed, for the record: each noise by name; recordings with their number and sha256; babble with
+        how many speakers say the utterances that it is mixed from, since a crowd of one is another noise."""
+        out = []
+        for name, noise in self.noises.items():
+            about: dict[str, Any] = {"name": name}
+            if isinstance(noise, Recordings):
+                about |= {"files": len(noise.files), "sha256": noise.digest}
+            elif name == "babble":
+                speakers = {row.speaker for row, _ in self.rows}
+                about |= {"utterances": len(self.rows), "speakers": len(speakers)}
+            out.append(about)
+        return out
 
     # ---- the journal ---------------------------------------------------------------------------
 

@@ -273,6 +273,7 @@ def test_recordings_are_the_same_noise_wherever_they_lie_and_are_recorded(
     assert np.array_equal(here, elsewhere)
     assert not np.array_equal(here, white)
     assert [(n["name"], n.get("files")) for n in g.recorded()] == [("white", None), (places[0], 2), (places[1], 2)]
+    assert grid(model, manifest, ["babble"]).recorded() == [{"name": "babble", "utterances": 4, "speakers": 1}]
     known = {n["sha256"] for n in g.recorded() if "sha256" in n}
     assert len(known) == 1
     wav(tmp_path / "here" / "a.wav", voice())

@@ -16,7 +16,8 @@ PAGE = HERE.parents[1] / "docs" / "findings.md"
 PICTURES = "findings"  # beside the page
 FRAMES = {"audio": 50, "video": 25}  # per second, of the encoders
 NOISE_TITLES = {
-    "babble": "babble: other voices of the dev split",
+    "babble": "babble: the same speaker's other sentences",
+    "crowd": "babble of 40 synthetic strangers",
     "white": "white",
     "music": "music-like, synthetic",
     "recorded": "recorded: a saxophone",
@@ -230,8 +231,9 @@ def _noise(folder: Path) -> Iterator[str]:
     yield (
         f"The shipped model (weights `{result['key']['weights'][:12]}`), at its finest rates, "
         f"{result['beam_size']} beams. "
-        "Babble is mixed from other utterances of the dev split, white and music-like noise are computed; these kinds "
-        "were heard in training. The recording, a saxophone that comes with Gradio, was not; street noise and a real "
+        "Babble is mixed from other utterances of the dev split, so from the voice that is to be heard and the pauses "
+        "around its sentences, and once from strangers who hardly pause. White and music-like noise are computed. "
+        "These kinds were heard in training. The recording, a saxophone that comes with Gradio, was not; street noise and a real "
         "crowd are not at hand."
     )
     yield f"![WER against signal-to-noise ratio]({PICTURES}/noise.png)"
@@ -319,7 +321,7 @@ def write(folder: Path = RESULTS, page: Path = PAGE) -> None:
         pictures.router(loads, pictured / "router.png")
     if (heard := stored("noise", folder=folder)) is not None:
         titles = {kind: title.partition(":")[0].partition(",")[0] for kind, title in NOISE_TITLES.items()}
-        titles["recorded"] = "saxophone, recorded"
+        titles |= {"crowd": "babble, strangers", "recorded": "saxophone, recorded"}
         pictures.noise(_curves(heard), titles, pictured / "noise.png")
     if (asked := stored("frontier", folder=folder)) is not None:
         words = np.array(asked["words"])

@@ -17,6 +17,7 @@ from omni_avsr.bench.floor import flop_counter
 from omni_avsr.checkpoints import load_model
 from omni_avsr.checkpoints.folder import folder_digest, locate
 from omni_avsr.data.dataset import SpeechDataset
+from omni_avsr.data.synthetic import make_corpus
 from omni_avsr.errors import AssetError
 from omni_avsr.evaluate.measure import Options, System, systems
 from omni_avsr.evaluate.provenance import provenance
@@ -28,7 +29,8 @@ from omni_avsr.tasks import TASKS
 MANIFEST = "runs/data/grid/manifest.jsonl"
 BEAMS = 5
 SNRS = (None, 10.0, 5.0, 0.0, -5.0, -10.0)
-RECORDED = "recorded"  # what results and the page call the recording
+RECORDED, CROWD = "recorded", "crowd"  # what results and the page call the recording, and babble of strangers
+STRANGERS = {"sentences": "grid", "utterances": 40, "speakers": 40, "video": False, "seed": 98}
 CLIPS, ROUNDS = 10, 3  # of which the compute is measured
 
 
@@ -45,12 +47,17 @@ def recording() -> Path:
     return path
 
 
+def crowd() -> Path:
+    """Synthetic strangers who say a sentence each, made here; by their seed they are the same everywhere."""
+    return make_corpus(WORK / "crowd", **STRANGERS).parent
+
+
 def noise(model: OmniAVSR, work: Path) -> list[dict[str, Any]]:
-    """Three tasks at the finest rates against four noises at five levels."""
+    """Three tasks at the finest rates against five noises at five levels."""
     rates = {"audio_rates": [min(model.config.audio_rates)], "video_rates": [min(model.config.video_rates)]}
-    kinds = ["babble", "white", "music", str(recording())]
+    named = {f"babble={crowd()}": CROWD, str(recording()): RECORDED}
+    kinds = ["babble", "white", "music", *named]
     options = Options(snrs=SNRS, noises=kinds, split="dev", beam_size=BEAMS, batch_size=25, **rates)
-    named = {str(recording()): RECORDED}
     return [row | {"noise": named.get(row["noise"], row["noise"])} for row in errors_of(model, MANIFEST, options, work)]
 
 
@@ -105,8 +112,8 @@ def perform(study: str, folder: Path = RESULTS) -> bool:
     torch.set_num_threads(1)
     model = load_model("default")
     heard = hashlib.sha256(recording().read_bytes()).hexdigest() if study == "noise" else ""
-    weights = folder_digest(locate("default"))
-    key = {"weights": weights, "beams": BEAMS, "snrs": list(SNRS), "recording": heard}
+    key = {"weights": folder_digest(locate("default")), "beams": BEAMS, "snrs": list(SNRS), "recording": heard}
+    key |= {"crowd": STRANGERS} if study == "noise" else {}
     if is_done(stored(study, folder=folder), key):
         return False
     wall, processor = time.monotonic(), time.process_time()

@@ -127,6 +127,7 @@ def small(
     monkeypatch.setattr(shipped, "WORK", tmp_path / "work")
     monkeypatch.setattr(shipped, "SNRS", (None, 0.0))
     monkeypatch.setattr(shipped, "ROUNDS", 1)
+    monkeypatch.setattr(shipped, "STRANGERS", {**shipped.STRANGERS, "utterances": 3, "speakers": 3})
     # a model of random weights talks for long, and says nothing that this test asks for
     said = Hypothesis("bin blue", (), (), -0.5)
     monkeypatch.setattr(measure, "decode", lambda model, batch, *_: [said] * len(batch))
@@ -145,8 +146,8 @@ def test_the_shipped_model_is_measured_anew_when_its_weights_change(
     noise, frontier = (stored(study, folder=results) for study in plan.SHIPPED)
     assert noise is not None
     assert frontier is not None
-    assert len(noise["rows"]) == 3 * (1 + 4)
-    assert {row["noise"] for row in noise["rows"]} == {None, "babble", "white", "music", "recorded"}
+    assert len(noise["rows"]) == 3 * (1 + 5)
+    assert {row["noise"] for row in noise["rows"]} == {None, "babble", "crowd", "white", "music", "recorded"}
     cost = {(r["task"], r["audio_rate"], r["video_rate"]): r for r in frontier["rows"]}
     assert cost["avsr", 4, 2]["tokens_per_second"] == 25
     assert cost["avsr", 4, 2]["gflop_per_second"] > cost["asr", 4, None]["gflop_per_second"] > 0

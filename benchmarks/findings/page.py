@@ -231,10 +231,9 @@ def _noise(folder: Path) -> Iterator[str]:
     yield (
         f"The shipped model (weights `{result['key']['weights'][:12]}`), at its finest rates, "
         f"{result['beam_size']} beams. "
-        "Babble is mixed from other utterances of the dev split, so from the voice that is to be heard and the pauses "
-        "around its sentences, and once from strangers who hardly pause. White and music-like noise are computed. "
-        "These kinds were heard in training. The recording, a saxophone that comes with Gradio, was not; street noise and a real "
-        "crowd are not at hand."
+        "Babble is mixed from other utterances of the dev split, so from the voice that is to be heard, and once from "
+        "strangers. White and music-like noise are computed. These kinds were heard in training. The recording, a "
+        "saxophone that comes with Gradio, was not; street noise and a real crowd are not at hand."
     )
     yield f"![WER against signal-to-noise ratio]({PICTURES}/noise.png)"
     for kind, tasks in _curves(result).items():

@@ -113,8 +113,9 @@ STUDIES: dict[str, Study] = {
     "projectors": Study(
         "Dense projectors, or a sparse mixture",
         "Equal active parameters: a token passes through 384 hidden units, in one MLP, in one expert of 384 or in "
-        "two of 192. DEDR, JEDR and JEJR are Llama-SMoP's three configurations, one set per rate; *pool* is one pool "
-        "of experts and one router for both modalities and all rates.",
+        "two of 192; with its router a mixture has 0.3 to 1.4 % more of them than the MLP. DEDR, JEDR and JEJR are "
+        "Llama-SMoP's three configurations, one set per rate; *pool* is one pool of experts and one router for both "
+        "modalities and all rates.",
         (
             Entry("unified", "MLP per rate"),
             Entry("dedr", "DEDR, 4 experts, top-2"),

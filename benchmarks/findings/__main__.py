@@ -2,6 +2,7 @@
 
 python -m benchmarks.findings lora              one table: trains and measures what is not stored yet
 python -m benchmarks.findings lora --seeds 0    with one seed only
+python -m benchmarks.findings --again lora_s    one row, though it is stored: to see whether it comes out the same
 python -m benchmarks.findings noise frontier    the shipped model, whatever its weights are now; nothing is trained
 python -m benchmarks.findings page              docs/findings.md and its pictures from what is stored; nothing is run
 """
@@ -12,7 +13,7 @@ import argparse
 import logging
 import time
 
-from benchmarks.findings.plan import SEEDS, SHIPPED, STUDIES, ordered
+from benchmarks.findings.plan import RUNS, SEEDS, SHIPPED, STUDIES, ordered
 
 
 def main() -> None:
@@ -20,19 +21,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", nargs="*", choices=[*STUDIES, *SHIPPED, "page", []], metavar="STUDY", default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--again", nargs="+", choices=[*SHIPPED, *RUNS], metavar="ROW", default=[])
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    asked = given.studies or [*SHIPPED, *STUDIES]
+    asked = given.studies or ([] if given.again else [*SHIPPED, *STUDIES])
 
     from benchmarks.findings import page, runs, shipped
 
-    for study in (name for name in SHIPPED if name in asked):
-        done = shipped.perform(study)
+    for study in (name for name in SHIPPED if name in (*asked, *given.again)):
+        done = shipped.perform(study, again=study in given.again)
         print(f"{study}: {'measured' if done else 'nothing to do'}", flush=True)
-    plan = ordered([name for name in STUDIES if name in asked], tuple(given.seeds))
+    plan = ordered([name for name in STUDIES if name in asked], tuple(given.seeds), given.again)
     for number, (name, seed) in enumerate(plan, 1):
         began = time.monotonic()
-        done = runs.perform(name, seed)
+        done = runs.perform(name, seed, again=name in given.again)
         took = f"{time.monotonic() - began:.0f} s" if done else "is there"
         print(f"{number}/{len(plan)} {name}, seed {seed}: {took}", flush=True)
     page.write()

@@ -38,9 +38,9 @@ class Line:
         """(utterances,) words of the references."""
         return np.array(next(iter(self.results.values()))["words"])
 
-    def mean(self, key: str) -> float:
-        """The mean of a number over seeds."""
-        return sum(result[key] for result in self.results.values()) / len(self.results)
+    def least(self, key: str) -> float:
+        """The least of a number over seeds."""
+        return min(float(result[key]) for result in self.results.values())
 
 
 def read(entry: Entry, folder: Path = RESULTS) -> Line:
@@ -77,7 +77,9 @@ def render(folder: Path = RESULTS) -> str:
     """The page."""
     parts = [INTRODUCTION, *_overview(folder)]
     for name, study in STUDIES.items():
-        parts += [f"## {study.title}", f"`python -m benchmarks.findings {name}`", study.about, *_table(study, folder)]
+        again = f"; one row again, though it is stored: `python -m benchmarks.findings --again {study.entries[-1].run}`"
+        command = f"All rows: `python -m benchmarks.findings {name}`{again}."
+        parts += [f"## {study.title}", command, study.about, *_table(study, folder)]
         if name == "projectors":
             parts += _router(folder)
     parts += [*_noise(folder), *_frontier(folder), *_made(folder)]
@@ -89,16 +91,16 @@ INTRODUCTION = f"""\
 
 What the papers claim, asked again in miniature. `make findings` runs what is missing and writes this page: every
 number and sentence about a number in it is computed from the JSON in `benchmarks/results/findings`, one file per run.
-The command over a table makes its rows; rows that are stored are not run again, unless the plan or the weights have
-changed.
+The commands over a table make its rows; what is stored is not run again, unless the plan or the weights have changed.
 
 **What is trained.** As in the papers, encoders and LLM are frozen and projectors and LoRA are trained from nothing: on
 GRID's 850 train clips of one speaker, clean, ten clips a step, a step count at which the tasks are learned half-way
-(the rows say how many; `benchmarks/findings/recipe.toml` has the rest). Frozen parts are the shipped model's of a fixed
-commit, so they have heard these clips. **What is measured.** WER on the 50 dev clips (300 words), by greedy search;
-intervals of 95 % by paired bootstrap over seeds ({len(SEEDS)} planned) and utterances. With one seed an interval speaks
-of utterances only. Half-trained models tell how fast a form learns rather than where it ends, one speaker and 51 words
-tell little of open speech, and of several comparisons at 95 % some are wrong by chance."""
+(the rows say how many; `benchmarks/findings/recipe.toml` has the rest). CPU seconds are of the training and the least
+of the seeds, since the machine had other work and the first run of each kind also computes the frozen states. Frozen
+parts are the shipped model's of a fixed commit, so they have heard these clips. **What is measured.** WER on the 50 dev
+clips (300 words), by greedy search; intervals of 95 % by paired bootstrap over seeds ({len(SEEDS)} planned) and
+utterances. With one seed an interval speaks of utterances only. Half-trained models tell how fast a form learns rather
+than where it ends, one speaker and 51 words tell little of open speech, and of several comparisons at 95 % some are wrong by chance."""
 
 
 def _overview(folder: Path) -> Iterator[str]:
@@ -123,13 +125,13 @@ def _table(study: Study, folder: Path) -> Iterator[str]:
         yield "Not run yet."
         return
     cells = sorted({cell for line in lines for cell in line.errors}, key=_order)
-    head = ["", "seeds", "trained", "steps", "LLM passes", "CPU s", *(_name(cell) for cell in cells)]
+    head = ["", "row", "seeds", "trained", "steps", "LLM passes", "CPU s", *(_name(cell) for cell in cells)]
     rows = [head, ["---"] * len(head)]
     for line in lines:
         wers = [_wer(line, cell) for cell in cells]
         size = sum(next(iter(line.results.values()))["trained"].values())
-        cost = [f"{size:,}", *(f"{line.mean(key):.0f}" for key in ("steps", "llm_passes", "cpu_seconds"))]
-        rows.append([line.entry.label, str(len(line.results)), *cost, *wers])
+        cost = [f"{size:,}", *(f"{line.least(key):.0f}" for key in ("steps", "llm_passes", "cpu_seconds"))]
+        rows.append([line.entry.label, f"`{line.entry.run}`", str(len(line.results)), *cost, *wers])
     yield "\n".join("| " + " | ".join(row) + " |" for row in rows)
     missing = [entry.label for entry in study.entries if not read(entry, folder).results]
     if missing:

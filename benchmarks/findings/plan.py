@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,9 +160,9 @@ def runs_of(study: str) -> list[str]:
     return list(dict.fromkeys(entry.run for entry in STUDIES[study].entries))
 
 
-def ordered(studies: list[str], seeds: tuple[int, ...] = SEEDS) -> list[tuple[str, int]]:
-    """All runs of `studies`: every table has one seed before any has two."""
-    names = [name for name in RUNS if any(name in runs_of(study) for study in studies)]
+def ordered(studies: list[str], seeds: tuple[int, ...] = SEEDS, more: Collection[str] = ()) -> list[tuple[str, int]]:
+    """All runs of `studies`, and `more`: every table has one seed before any has two."""
+    names = [name for name in RUNS if name in more or any(name in runs_of(study) for study in studies)]
     return [(name, seed) for seed in seeds for name in names]
 
 

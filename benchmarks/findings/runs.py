@@ -39,11 +39,11 @@ def key_of(run: Run, seed: int) -> dict[str, Any]:
     }
 
 
-def perform(name: str, seed: int, folder: Path = RESULTS) -> bool:
-    """Trains and measures the run `name`, unless that is done; True if it was run."""
+def perform(name: str, seed: int, folder: Path = RESULTS, again: bool = False) -> bool:
+    """Trains and measures the run `name`, unless that is done and not asked for `again`; True if it was run."""
     run = RUNS[name]
     key = key_of(run, seed)
-    if is_done(stored(name, seed, folder), key):
+    if not again and is_done(stored(name, seed, folder), key):
         return False
     base.fetch_base()
     work = WORK / f"{name}-{seed}"

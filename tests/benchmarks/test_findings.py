@@ -39,6 +39,7 @@ def test_every_stored_result_is_of_the_plan_as_it_stands() -> None:
 
 
 def test_every_table_has_one_seed_before_any_has_two() -> None:
+    assert ordered([], (1,), ["pool", "lora_t"]) == [("lora_t", 1), ("pool", 1)]
     runs_ = ordered(list(STUDIES), (0, 1, 2))
     assert [seed for _, seed in runs_] == sorted(seed for _, seed in runs_)
     assert len(set(runs_)) == len(runs_) == 3 * len(RUNS)
@@ -84,7 +85,8 @@ def test_only_what_differs_from_the_plan_is_run_again(tmp_path: Path, monkeypatc
     assert runs.perform("lora_t", 2, tmp_path)
     monkeypatch.setitem(RUNS, "lora_t", Run(("model.lora.rank=8",)))
     assert runs.perform("lora_t", 1, tmp_path)
-    assert [(r.model.lora.rank, r.train.seed) for r in asked] == [(16, 1), (16, 2), (8, 1)]
+    assert runs.perform("lora_t", 1, tmp_path, again=True)
+    assert [(r.model.lora.rank, r.train.seed) for r in asked] == [(16, 1), (16, 2), (8, 1), (8, 1)]
 
 
 def test_what_is_stored_comes_back(tmp_path: Path) -> None:
@@ -147,6 +149,7 @@ def test_the_shipped_model_is_measured_anew_when_its_weights_change(
     for study in plan.SHIPPED:
         assert shipped.perform(study, results)
         assert not shipped.perform(study, results)
+    assert shipped.perform("frontier", results, again=True)
     noise, frontier = (stored(study, folder=results) for study in plan.SHIPPED)
     assert noise is not None
     assert frontier is not None
@@ -212,7 +215,7 @@ def test_the_page_says_how_many_seeds_a_row_has_and_where_chance_may_rule(tmp_pa
         _stored(tmp_path, "lora_s", seed, [2, 3, 2, 3] * 5)
     _stored(tmp_path, "lora_t", 0, [1, 2, 2, 1] * 5)
     text = page.render(tmp_path)
-    assert "| ST, rank 12 | 2 | 15 | 1 | 3 | 60 | 25.0" in text
+    assert "| ST, rank 12 | `unified` | 2 | 15 | 1 | 3 | 60 | 25.0" in text
     assert "**S, rank 48** against ST, rank 12: +16.7 points [+16.7, +16.7]: more errors (2 seeds)." in text
     assert "these runs do not tell the two apart (1 seed)" in text
     assert "Not run yet: ASR alone; VSR alone; AVSR alone." in text

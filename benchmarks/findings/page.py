@@ -100,7 +100,8 @@ of the seeds, since the machine had other work and the first run of each kind al
 parts are the shipped model's of a fixed commit, so they have heard these clips. **What is measured.** WER on the 50 dev
 clips (300 words), by greedy search; intervals of 95 % by paired bootstrap over seeds ({len(SEEDS)} planned) and
 utterances. With one seed an interval speaks of utterances only. Half-trained models tell how fast a form learns rather
-than where it ends, one speaker and 51 words tell little of open speech, and of several comparisons at 95 % some are wrong by chance."""
+than where it ends, one speaker and 51 words tell little of open speech, and of several comparisons at 95 % some are
+wrong by chance."""
 
 
 def _overview(folder: Path) -> Iterator[str]:

@@ -141,8 +141,9 @@ def _tabulate(grid: Grid, answers: Answers, seed: int) -> tuple[list[dict[str, A
             }
         )
         for h, counts in sorted(zip(heard, rates.utterances, strict=True), key=lambda pair: pair[0].row.id):
-            texts = {"id": h.row.id, **where, "reference": h.reference, "hypothesis": h.hypothesis}
-            lines.append({**texts, "wer": counts.rate, **_edits(counts), "avg_logprob": round(h.avg_logprob, 4)})
+            said = {"reference": h.reference, "hypothesis": h.hypothesis, "wer": counts.rate, **_edits(counts)}
+            sure = {"avg_logprob": round(h.avg_logprob, 4)}
+            lines.append({"id": h.row.id, "speaker": h.row.speaker, **where, **said, **sure})
     if not rows and grid.left_out:
         raise DataError(f"no row of the manifest can be used: {next(iter(grid.left_out.values()))}")
     if not rows:

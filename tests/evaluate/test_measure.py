@@ -49,7 +49,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
         crops = rng.integers(0, 255, (frames, 96, 96)).astype(np.uint8)
         sound = voice()[8000 * i : 8000 * i + 640 * frames]
         store = write_store(folder / f"{i}.mkv", crops, sound)
-        rows.append(Row(f"u{i}", store, TEXTS[i % 2], "dev", mouths=store, frames=frames))
+        rows.append(Row(f"u{i}", store, TEXTS[i % 2], "dev", f"s{i}", mouths=store, frames=frames))
     rows.append(Row("deaf", wav(folder / "deaf.wav", voice()[:16_000]), "bin Blue!", "test", frames=25))
     return write_manifest(folder / "manifest.jsonl", rows)
 
@@ -103,6 +103,7 @@ def test_results_have_the_contracts_keys(model: OmniAVSR, manifest: Path, heard:
     lines = [json.loads(line) for line in (tmp_path / "utterances.jsonl").read_text().splitlines()]
     assert len(lines) == 16 * 3 + 4  # the row without a picture is heard at two rates, in two conditions
     assert {line["hypothesis"] for line in lines} == {"bin blue at f"}
+    assert {(line["id"], line["speaker"]) for line in lines} == {("u0", "s0"), ("u1", "s1"), ("u2", "s2"), ("deaf", "")}
     assert "<svg" in (tmp_path / "report.html").read_text()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "results.json", "utterances.jsonl"]
 
@@ -273,7 +274,7 @@ def test_recordings_are_the_same_noise_wherever_they_lie_and_are_recorded(
     assert np.array_equal(here, elsewhere)
     assert not np.array_equal(here, white)
     assert [(n["name"], n.get("files")) for n in g.recorded()] == [("white", None), (places[0], 2), (places[1], 2)]
-    assert grid(model, manifest, ["babble"]).recorded() == [{"name": "babble", "utterances": 4, "speakers": 1}]
+    assert grid(model, manifest, ["babble"]).recorded() == [{"name": "babble", "utterances": 4, "speakers": 4}]
     known = {n["sha256"] for n in g.recorded() if "sha256" in n}
     assert len(known) == 1
     wav(tmp_path / "here" / "a.wav", voice())

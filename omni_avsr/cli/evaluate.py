@@ -67,7 +67,7 @@ def evaluate(
     from omni_avsr.evaluate.measure import Options
     from omni_avsr.evaluate.report import condition, system
 
-    levels, noises = [_snr(text) for text in snrs or ["clean"]], noise or ["babble"]
+    levels, noises = _levels(snrs, noise), noise or ["babble"]
     options = Options(tasks, audio_rates, video_rates, levels, noises, seed, split, normalizer, beam_size, batch_size)
     loading: dict[str, Any] = {"device": device, "compute_type": compute_type, "fast": fast, "offline": offline}
     options = _within(budget, target_rtf, options, {"model": model, **loading})
@@ -97,6 +97,12 @@ def _within(budget: str | None, target_rtf: float | None, options: Options, load
     for request in wanted:
         transcriber.check(request)
     return replace(options, systems=[System(**vars(transcriber.setting(request))) for request in wanted])
+
+
+def _levels(snrs: list[str] | None, noise: list[str] | None) -> list[float | None]:
+    if noise and not snrs:
+        raise ConfigError(f"--noise {' '.join(noise)}: say how loud, for example --snrs clean 5 0 -5")
+    return [_snr(text) for text in snrs or ["clean"]]
 
 
 def _snr(text: str) -> float | None:

@@ -15,7 +15,7 @@ from omni_avsr.data.manifest import Row, write_manifest
 from omni_avsr.data.mouth_store import write_store
 from omni_avsr.transcribe.budget import settings
 from omni_avsr.transcribe.transcriber import Transcriber
-from tests.clips import voice
+from tests.clips import voice, wav
 
 Run = Callable[..., Result]
 
@@ -66,6 +66,19 @@ def test_a_budget_chooses_the_rates_of_each_task(
     assert systems("--target_rtf", 20) == [("avsr", 4, 5)]
 
 
+def test_a_row_that_cannot_be_read_is_the_exit_status_and_the_others_are_measured(
+    run: Run, model_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cut.wav").write_bytes(b"no media" * 100)
+    rows = [Row(name, tmp_path / f"{name}.wav", "bin blue", "dev", frames=20) for name in ("cut", "whole")]
+    wav(tmp_path / "whole.wav", voice()[: 640 * 20])
+    manifest = write_manifest(tmp_path / "manifest.jsonl", rows)
+    result = run("evaluate", manifest, "--model", model_folder, "--tasks", "asr", "--beam_size", 1, "-o", "out")
+    assert result.exit_code == 1
+    assert "row 'cut' is left out" in caplog.text
+    assert json.loads(Path("out/results.json").read_text())["rows"][0]["utterances"] == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -73,6 +86,8 @@ def test_a_budget_chooses_the_rates_of_each_task(
         (["--budget", "fast", "--audio_rates", "4"], "leave out --audio_rates"),
         (["--budget", "fast", "--tasks", "asrr"], "did you mean 'asr'"),
         (["--compute_type", "int9"], "'int9' is unknown"),
+        (["--noise", "white"], "--noise white: say how loud"),
+        (["--snrs", "loud"], "--snrs loud: expected 'clean' or a number"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

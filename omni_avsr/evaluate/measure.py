@@ -15,7 +15,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -185,17 +185,21 @@ class Grid:
         for task, system in {system.task: system for system in self.systems}.items():
             missing = len(self.rows) - len(self.left_out) - len(answers[system, self.conditions[0]])
             if missing:
-                log.warning("%s: %d row(s) lack a stream and are left out", task, missing)
+                log.warning("%s: %d row(s) lack sound, picture or face and are left out", task, missing)
         return answers
 
     def _loaded(self, group: Iterable[tuple[Row, str]]) -> Iterator[tuple[Sample, Row, str]]:
         """The signals of `group`, without the rows that cannot be read."""
         for row, text in group:
             try:
-                yield load_sample(row), row, text
+                sample = load_sample(row)
             except (InputError, DataError) as error:
                 self.left_out[row.id] = str(error)
                 log.error("row '%s' is left out: %s", row.id, error)
+                continue
+            if sample.mouths is not None and not sample.mouths.any():  # no face in any frame
+                sample = replace(sample, mouths=None)
+            yield sample, row, text
 
     def recorded(self) -> list[dict[str, Any]]:
         """What was mixed, for the record: each noise by name; recordings with their number and sha256; babble with

@@ -24,7 +24,7 @@ Run = Callable[..., Result]
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One row with both streams."""
     folder = tmp_path_factory.mktemp("corpus")
-    store = write_store(folder / "a.mkv", np.zeros((20, 96, 96), np.uint8), voice()[: 640 * 20])
+    store = write_store(folder / "a.mkv", np.full((20, 96, 96), 99, np.uint8), voice()[: 640 * 20])
     return write_manifest(folder / "manifest.jsonl", [Row("a", store, "bin blue", "dev", mouths=store, frames=20)])
 
 

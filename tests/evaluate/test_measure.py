@@ -201,7 +201,7 @@ def test_a_row_that_cannot_be_read_is_left_out_and_asked_for_again_when_it_is_me
     first = run()
     assert list(first["meta"]["left_out"]) == ["cut"]
     assert "row 'cut' is left out" in caplog.text
-    assert "lack a stream" not in caplog.text
+    assert "lack sound" not in caplog.text
     assert [row["utterances"] for row in first["rows"]] == [1, 1]
 
     heard.clear()
@@ -307,7 +307,19 @@ def test_a_task_without_any_row_is_left_out(
 ) -> None:
     rows = evaluate(manifest, model, tmp_path, Options(split="test"))["rows"]
     assert {row["task"] for row in rows} == {"asr"}
-    assert "vsr: 1 row(s) lack a stream" in caplog.text
+    assert "vsr: 1 row(s) lack sound, picture or face" in caplog.text
+
+
+def test_where_no_face_was_found_nothing_is_read_from_lips(
+    model: OmniAVSR, tmp_path: Path, heard: list[object], caplog: pytest.LogCaptureFixture
+) -> None:
+    crops = np.zeros((20, 96, 96), np.uint8), np.full((20, 96, 96), 99, np.uint8)
+    stores = [write_store(tmp_path / f"{i}.mkv", c, voice()[:12_800]) for i, c in enumerate(crops)]
+    rows = [Row(store.stem, store, TEXTS[0], "dev", mouths=store, frames=20) for store in stores]
+    options = Options(audio_rates=[16], video_rates=[5])
+    found = evaluate(write_manifest(tmp_path / "m.jsonl", rows), model, tmp_path / "out", options)["rows"]
+    assert {row["task"]: row["utterances"] for row in found} == {"asr": 2, "vsr": 1, "avsr": 1}
+    assert "avsr: 1 row(s) lack sound, picture or face" in caplog.text
 
 
 @pytest.mark.parametrize(

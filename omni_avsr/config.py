@@ -263,7 +263,7 @@ class AugmentConfig(Knobs):
     mask_seconds: NonNegative = 0.4
     """Longest time mask."""
     noise: tuple[str, ...] = ("babble", "white", "pink")
-    """Rows of data.augment.NOISES, or files and directories of recorded noise."""
+    """Rows of data.noise.NOISES, files and folders of recorded noise, or babble=FOLDER of single voices."""
     noise_probability: Probability = 0.8
     """Share of samples that get noise."""
     snr_db: tuple[float, float] = (-5.0, 20.0)

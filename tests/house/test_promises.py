@@ -112,7 +112,8 @@ def _code(text: str) -> list[str]:
 
 def test_error_rates_of_the_readme_are_the_stored_ones() -> None:
     stored = json.loads((REPOSITORY / "benchmarks/results/default_grid_dev.json").read_text("utf-8"))
-    wer = {(r["task"], r["audio_rate"], r["video_rate"], r["snr_db"]): 100 * r["wer"] for r in stored["rows"]}
+    rows = [row for row in stored["rows"] if row["noise"] in (None, "babble")]
+    wer = {(r["task"], r["audio_rate"], r["video_rate"], r["snr_db"]): 100 * r["wer"] for r in rows}
     table = re.findall(r"^\| (\d+), (\d+) \|(.+)\|$", (REPOSITORY / "README.md").read_text("utf-8"), re.M)
     assert len(table) == 2
     for audio, video, cells in table:

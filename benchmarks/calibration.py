@@ -154,7 +154,7 @@ def draw(stored: dict[str, Any], path: Path) -> None:
         left.plot(sure, true, color=colour, linewidth=1, label=f"{KINDS[kind]} (ECE {100 * error:.1f} %)")
         left.scatter(sure, true, s=8 + counts / 4, color=colour)
     left.set(xlabel="probability of the word", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
-    left.legend(loc="upper left", frameon=False)
+    left.legend(loc="lower right", frameon=False)
     levels = sorted(set(data["agreement"]))
     shares = [data["right"][data["agreement"] == level].mean() for level in levels]
     right.bar([f"{level:.2g}" for level in levels], shares, color="tab:blue", width=0.6)

@@ -102,7 +102,7 @@ def _enter_avhubert(model: OmniAVSR, config: ModelConfig) -> None:
         raise ConfigError(f"{source} does not fit the configuration; set {settings}")
     own = {f"video_encoder.{k}": v for k, v in tensors.items()}
     expected = [name for name in state(model, "video_encoder") if name in own or not is_lora(name)]
-    fill(model, own, expected, where=source, dtype=None)
+    fill(model, own, expected, where=source, dtype=torch.float32)
 
 
 def _source(config: ModelConfig, part: str) -> str:
@@ -247,8 +247,13 @@ def load_model(
         CheckpointError: a key, shape or digest does not fit; nothing is guessed.
         AssetError: the folder, or the source of a referenced part, is not there.
     """
-    folder = files.locate(name, offline)
     dtype = dtype or torch.float32
+    return _cast(_read(name, offline, dtype), dtype).to(device)
+
+
+def _read(name: str | Path, offline: bool, dtype: torch.dtype | None = None) -> OmniAVSR:
+    """A model on the CPU, what its weight file holds in `dtype`; None = as it holds it."""
+    folder = files.locate(name, offline)
     config = read_config(folder)
     tokenizer = _read_tokenizer(folder, config)
     alphabet = read_json(folder / files.CTC, {"alphabet": ""})["alphabet"]
@@ -264,9 +269,13 @@ def load_model(
     if rows or "llm" in model.references:
         fill_rows(model, rows, where=str(folder / files.WEIGHTS))
     import_peft(model.adapters, _read_adapters(folder))
+    return model.requires_grad_(False).eval()
+
+
+def _cast(model: OmniAVSR, dtype: torch.dtype) -> OmniAVSR:
     for tensor in state(model).values():  # not model.to(dtype): that would round the rotary frequencies as well
         tensor.data = tensor.data.to(dtype) if tensor.is_floating_point() else tensor.data
-    return model.to(device).requires_grad_(False).eval()
+    return model
 
 
 def load_for_inference(
@@ -290,8 +299,12 @@ def load_for_inference(
     """
     chosen = compute.device_named(device)
     row = compute.compute_type(compute_type, chosen)
-    model = load_model(name, chosen, dtype=row.dtype, offline=offline)
-    return compute.prepare(compute.without_window(model) if fast else model, row)
+    model = _read(name, offline)  # layers are converted one by one, so that no two copies of all weights exist
+    if fast:
+        compute.without_window(model)
+    if chosen.type == "cpu":
+        compute.prepare(model, row)
+    return _cast(model, row.dtype).to(chosen)
 
 
 def read_config(folder: str | Path) -> ModelConfig:

@@ -61,7 +61,7 @@ def fill(
         tensors: name -> value.
         expected: the names that must be there.
         where: what they are called in an error.
-        dtype: of the floating-point values; None = that of the model.
+        dtype: of the floating-point values; None = as `tensors` have them.
 
     Raises:
         CheckpointError: a name is missing or unknown, or a shape does not fit.
@@ -83,7 +83,7 @@ def fill(
                 "weights and configuration belong to different models"
             )
         if value.is_floating_point():
-            value = value.to(dtype or target.dtype)
+            value = value.to(dtype or value.dtype)
         if target.stride() != value.stride():  # the model keeps some weights channels-last
             value = torch.empty_like(target, dtype=value.dtype).copy_(value)
         target.data = value

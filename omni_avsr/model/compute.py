@@ -8,6 +8,7 @@ not depend on its neighbours; PyTorch's dynamic quantisation shares one scale am
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from omni_avsr.errors import ConfigError, nearest
 from omni_avsr.model.lora import LoraLinear
 from omni_avsr.model.omni import OmniAVSR
+from omni_avsr.model.paging import Mapped
 
 ComputeTypeName = Literal["default", "float32", "bfloat16", "float16", "int8"]
 SMALL = 1 << 15  # weights up to which a layer is left alone: routers, CTC heads
@@ -148,16 +150,20 @@ def prepare(model: OmniAVSR, compute: ComputeType) -> OmniAVSR:
     """Lays `model` out for inference, in place, and gives it back; it can no longer be trained, merged or saved.
 
     Args:
-        model: in eval mode, its weights of `compute.dtype`.
+        model: in eval mode, on a CPU. Layers that are replaced have their weights in any type, all others keep theirs.
         compute: a row that pays on the model's device.
     """
     if compute.linear is None or model.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return model
-    for path, module in list(model.named_modules()):
+    mapped, modules = Mapped(), list(model.named_modules())
+    users = Counter(p.data_ptr() for _, module in modules for p in module.parameters(recurse=False))
+    for path, module in modules:
         if type(module) not in (nn.Linear, LoraLinear) or module.weight.numel() <= SMALL:
             continue
         assert isinstance(module, nn.Linear)
-        fast = compute.linear(module.weight, module.bias)
+        weight, bias = module.weight, module.bias
+        fast = compute.linear(weight.to(compute.dtype), None if bias is None else bias.to(compute.dtype))
+        mapped.release(weight, kept=users[weight.data_ptr()] > 1)  # embeddings that are tied to the last layer
         if isinstance(module, LoraLinear):
             module.replace(fast)
         else:

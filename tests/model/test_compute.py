@@ -77,6 +77,19 @@ def test_a_prepared_model_says_nearly_the_same(talkative, make_features, name, m
     assert all(h.tokens for h in found)
 
 
+@torch.no_grad()
+def test_what_is_merged_and_laid_out_says_the_same(talkative, make_features, monkeypatch):
+    monkeypatch.setattr(compute, "SMALL", 0)
+    model = talkative()
+    batch = collate([make_features(20, seed=1), make_features(33, seed=2)])
+    said = decode(model, batch, "avsr", {}, OPTIONS)
+    model.adapters.merge("avsr")
+    found = decode(prepare(model, COMPUTE["default"]), batch, "avsr", {}, OPTIONS)
+    assert [h.tokens for h in found] == [h.tokens for h in said]
+    with pytest.raises(ConfigError, match="'avsr' is merged"):
+        decode(model, batch, "asr", {}, OPTIONS)
+
+
 def test_what_is_laid_out_cannot_be_merged(tiny_model, monkeypatch):
     monkeypatch.setattr(compute, "SMALL", 0)
     model = prepare(tiny_model(), COMPUTE["default"])

@@ -25,7 +25,7 @@ def test_every_example_runs(
     monkeypatch.chdir(tmp_path)
     shutil.copy(SAMPLE, "clip.mp4")
     examples = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S)
-    assert len(examples) == 7
+    assert len(examples) == 8
     scope: dict[str, object] = {}
     for example in examples:
         exec(compile(example, str(PAGE), "exec"), scope)

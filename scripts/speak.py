@@ -95,7 +95,12 @@ def spoken(speaker: str, text: str, slow: float, pitch: float, root: Path) -> np
     (root / said[1:]).write_text(text)
     command = PROGRAMS[program](voice, said if program == "rhvoice" else text, slow, pitch, path)
     within = [] if root == Path("/") else ["chroot", str(root)]
-    subprocess.run([*within, *command], check=True, capture_output=True)
+    try:
+        subprocess.run([*within, *command], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SystemExit(
+            f"'{speaker}' cannot speak: {error}; install what --help names, or say where it is by --root"
+        ) from None
     audio, rate = soundfile.read(root / path[1:], dtype="float32")
     audio = soxr.resample(audio, rate, SAMPLE_RATE)
     loud = np.flatnonzero(np.abs(audio) > 0.01 * np.abs(audio).max())

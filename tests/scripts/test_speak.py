@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,12 @@ def test_a_cast_speaks_by_turns(cast, tmp_path, monkeypatch):
         assert row.frames == len(audio) * FPS // SAMPLE_RATE
         loud = np.flatnonzero(np.abs(audio) > 0.1)
         assert abs(loud[-1] - loud[0] - SAMPLE_RATE) < SAMPLE_RATE // 50  # the program's silence is gone
+
+
+def test_a_program_that_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(speak, "PROGRAMS", dict.fromkeys(speak.PROGRAMS, lambda *arguments: ["no-such-program"]))
+    with pytest.raises(SystemExit, match=r"'flite slt' cannot speak: .*no-such-program.*--root"):
+        speak.spoken("flite slt", "bin blue", 1.0, 1.0, Path("/"))
 
 
 def test_what_is_trained_on_measures_nothing():
